@@ -5,11 +5,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use wale_format::{ArchiveIdentity, Seal};
-use wale_pipeline::MemoryBudget;
+use wale_pipeline::{Line, MemoryBudget};
 use wale_storage::{ObjectKey, Store};
 
 use crate::Clock;
 use crate::error::{OpError, Result};
+use crate::levels::{Levels, Trial};
 use crate::look::{SeenIdentity, Tails};
 
 /// What an [`Archive`] is made of.
@@ -31,6 +32,12 @@ pub struct ArchiveOptions {
 #[derive(Clone)]
 pub struct Archive {
     pub(crate) inner: Arc<Inner>,
+    /// The way to the store, which may have a limit.
+    pub(crate) line: Line,
+    /// Where zstd's levels are chosen.
+    pub(crate) levels: Option<Arc<Levels>>,
+    /// Of an archive for one object at a level that was chosen.
+    pub(crate) trial: Option<Trial>,
 }
 
 pub(crate) struct Inner {
@@ -84,10 +91,34 @@ impl Archive {
                 was_seen: AtomicBool::new(false),
                 was_begun: AtomicBool::new(false),
             }),
+            line: Line::default(),
+            levels: None,
+            trial: None,
         }
     }
 
-    /// The same archive over another store, which holds the same objects, with this memory.
+    /// The same archive behind this line, which all that is stored passes: WAL at once, base backups and copies when there is
+    /// room. Without this the line has no limit.
+    #[must_use]
+    pub fn behind(self, line: Line) -> Self {
+        Self { line, ..self }
+    }
+
+    /// The same archive with levels of zstd that it chooses for each object.
+    #[must_use]
+    pub fn adapting(self) -> Self {
+        let levels = Some(Arc::default());
+        Self { levels, ..self }
+    }
+
+    /// The line to the store.
+    #[must_use]
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// The same archive over another store, which holds the same objects, with this memory. It has its line in common: what a host
+    /// sends goes out by one.
     #[must_use]
     pub fn over(&self, store: Arc<dyn Store>, budget: MemoryBudget) -> Self {
         let options = ArchiveOptions {
@@ -97,7 +128,7 @@ impl Archive {
             budget,
             created_by: self.inner.created_by.clone(),
         };
-        Self::open_changing(options, self.inner.accepted.clone())
+        Self::open_changing(options, self.inner.accepted.clone()).behind(self.line.clone())
     }
 
     /// Where several archives are read as this one, each of them alone.

@@ -11,13 +11,14 @@ use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use wale_format::{Codec, CodecError, ContentDigest, Encryption, Seal, SealWriter};
+use wale_format::{Codec, CodecError, CodecSettings, ContentDigest, Encryption, Seal, SealWriter};
 use wale_pg::ArchiveFileName;
-use wale_pipeline::{ChunkWriter, QUEUE_CHUNKS};
+use wale_pipeline::{ChunkWriter, QUEUE_CHUNKS, Urgency};
 use wale_storage::{Body, BodyError};
 
 use crate::Archive;
 use crate::error::{Kind, OpError, Result};
+use crate::levels::Sealed;
 
 impl Archive {
     /// The codec of new objects, which their names show.
@@ -28,11 +29,42 @@ impl Archive {
 
     /// The seal of an object whose name shows `codec`.
     pub(crate) fn seal_of(&self, codec: Codec) -> Seal {
-        self.inner.seal.with_codec(codec)
+        let seal = self.inner.seal.with_codec(codec);
+        match (&self.trial, &self.levels) {
+            (Some(trial), _) => seal.at_level(trial.level()),
+            // What is small is not worth the last step.
+            (None, Some(_)) => seal.at_level(CodecSettings::ADAPTIVE[0].level),
+            (None, None) => seal,
+        }
     }
 
-    /// What seals an object under `codec`, and the body that comes of it for the store, in chunks of `chunk_bytes`. The
-    /// memory is [`Archive::writer_bytes`].
+    /// The same archive for one object, at the level that is chosen for it; as it is where the level is set.
+    #[must_use]
+    pub fn for_one(&self, what: Sealed) -> Self {
+        let trial = self.levels.as_ref().map(|levels| levels.begin(what));
+        Self {
+            trial,
+            ..self.clone()
+        }
+    }
+
+    /// Of an archive [for one object](Archive::for_one): the end of its body waits for something that is neither codec nor store.
+    pub async fn held_by<T>(&self, other: impl Future<Output = T>) -> T {
+        match &self.trial {
+            Some(trial) => trial.held_by(other).await,
+            None => other.await,
+        }
+    }
+
+    /// Of an archive [for one object](Archive::for_one), of so many plain bytes: the store has just confirmed it.
+    pub fn was_stored(&self, plain_bytes: u64) {
+        if let Some(trial) = &self.trial {
+            trial.was_stored(plain_bytes);
+        }
+    }
+
+    /// What seals an object under `codec`, and the body that comes of it for the store, in chunks of `chunk_bytes`, as fast as
+    /// the line has room. The memory is [`Archive::writer_bytes`].
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
@@ -41,12 +73,13 @@ impl Archive {
         codec: Codec,
         chunk_bytes: usize,
     ) -> Result<(SealWriter<ChunkWriter>, Body)> {
-        body_of(&self.seal_of(codec), chunk_bytes)
+        let (writer, body) = self.body_of(&self.seal_of(codec), chunk_bytes)?;
+        Ok((writer, self.line().paced(body, Urgency::Waits).boxed()))
     }
 
     /// As [`Archive::sealed_body`], of the WAL file `name`. Where this host could not read what it encrypts, the history of a
     /// timeline stays in the clear: retention and base backups go by the histories, and they say no more than positions
-    /// and why a timeline ended. `content` is what the object says of the bytes that will be written, where it can
+    /// and why a timeline ended. It passes the line at once. `content` is what the object says of the bytes that will be written, where it can
     /// ([`Archive::notes_content`]).
     ///
     /// # Errors
@@ -59,13 +92,14 @@ impl Archive {
         content: Option<ContentDigest>,
     ) -> Result<(SealWriter<ChunkWriter>, Body)> {
         let seal = self.seal_of(codec);
-        if self.stays_in_the_clear(name) {
-            return body_of(&seal.in_the_clear(), chunk_bytes);
-        }
-        match content {
-            Some(digest) => body_of(&seal.with_content(digest), chunk_bytes),
-            None => body_of(&seal, chunk_bytes),
-        }
+        let seal = match content {
+            _ if self.stays_in_the_clear(name) => seal.in_the_clear(),
+            Some(digest) => seal.with_content(digest),
+            None => seal,
+        };
+        let (writer, body) = self.body_of(&seal, chunk_bytes)?;
+        let body = self.line().paced(body, Urgency::PassesAtOnce);
+        Ok((writer, body.boxed()))
     }
 
     /// Whether the WAL file `name` is not encrypted although the archive is.
@@ -111,19 +145,24 @@ impl Archive {
         })?;
         Ok(sealed.into())
     }
-}
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the archive seals its objects here"
-)]
-fn body_of(seal: &Seal, chunk_bytes: usize) -> Result<(SealWriter<ChunkWriter>, Body)> {
-    let (sender, receiver) = wale_pipeline::channel(QUEUE_CHUNKS);
-    let chunks = ChunkWriter::new(sender, chunk_bytes);
-    let writer = seal.writer(chunks).map_err(cannot_seal)?;
-    let body = receiver.into_stream();
-    let body = body.map_err(|error| BodyError::new(error.to_string()));
-    Ok((writer, body.boxed()))
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive seals its objects here"
+    )]
+    fn body_of(&self, seal: &Seal, chunk_bytes: usize) -> Result<(SealWriter<ChunkWriter>, Body)> {
+        let (sender, receiver) = wale_pipeline::channel(QUEUE_CHUNKS);
+        let chunks = ChunkWriter::new(sender, chunk_bytes);
+        let writer = seal.writer(chunks).map_err(cannot_seal)?;
+        let codec = receiver.sender_times();
+        let body = receiver.into_stream();
+        let body = body.map_err(|error| BodyError::new(error.to_string()));
+        let body = match &self.trial {
+            Some(trial) => trial.watched(body.boxed(), codec),
+            None => body.boxed(),
+        };
+        Ok((writer, body))
+    }
 }
 
 fn cannot_seal(error: CodecError) -> OpError {
@@ -132,4 +171,41 @@ fn cannot_seal(error: CodecError) -> OpError {
         "the compression or the encryption cannot be used",
     )
     .source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::levels::TELLING_BYTES;
+    use crate::testing::Bench;
+    use futures_util::TryStreamExt as _;
+
+    fn level(archive: &Archive, what: Sealed) -> Option<i32> {
+        archive.for_one(what).trial.map(|trial| trial.level())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_level_that_is_set_is_not_changed_and_small_objects_say_nothing() {
+        let archive = Bench::new().archive;
+        assert_eq!(level(&archive, Sealed::Wal), None);
+        let archive = archive.adapting();
+        for (plain_bytes, expected) in [(TELLING_BYTES - 1, 0), (TELLING_BYTES, 1)] {
+            let one = archive.for_one(Sealed::Wal);
+            let (mut writer, body) = one.sealed_body(Codec::Zstd, 100).expect("sealed");
+            writer.write_all(b"x").expect("room");
+            let chunks = writer.finish().expect("room");
+            let sending = tokio::task::spawn_blocking(|| chunks.finish());
+            body.try_collect::<Vec<_>>().await.expect("good");
+            sending.await.expect("joined").expect("sent");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            one.was_stored(plain_bytes);
+            let steps = CodecSettings::ADAPTIVE;
+            assert_eq!(level(&archive, Sealed::Wal), Some(steps[expected].level));
+        }
+        // WAL says nothing about base backups.
+        let first = CodecSettings::ADAPTIVE[0].level;
+        assert_eq!(level(&archive, Sealed::Partition), Some(first));
+    }
 }

@@ -91,6 +91,16 @@ impl Seal {
         }
     }
 
+    /// The same seal at this level, where its codec has levels.
+    #[must_use]
+    pub fn at_level(&self, level: i32) -> Self {
+        let mut seal = self.clone();
+        if seal.codec() == Codec::Zstd {
+            seal.codec.level = Some(level);
+        }
+        seal
+    }
+
     /// The same seal without encryption.
     #[must_use]
     pub fn in_the_clear(&self) -> Self {

@@ -4,12 +4,16 @@
 //! must say [`ChunkSender::finish`], and everything else reaches the consumer as an error. So a thread
 //! that panics half-way never leaves a short object that looks whole.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
 
 /// Why a stream of chunks ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,15 +39,48 @@ type End = Arc<Mutex<Option<Result<(), ChunkError>>>>;
 pub fn channel(chunks: usize) -> (ChunkSender, ChunkReceiver) {
     let (sender, receiver) = mpsc::channel(chunks.max(1));
     let end = End::default();
+    let times = SenderTimes::default();
     let sender = ChunkSender {
         queue: sender,
         end: Arc::clone(&end),
+        times: times.clone(),
     };
     let receiver = ChunkReceiver {
         queue: receiver,
         end,
+        times,
     };
     (sender, receiver)
+}
+
+/// What a producer has done with its time so far.
+#[derive(Clone, Debug, Default)]
+pub struct SenderTimes(Arc<Times>);
+
+#[derive(Debug, Default)]
+struct Times {
+    waited_nanoseconds: AtomicU64,
+    finished: OnceLock<Instant>,
+}
+
+impl SenderTimes {
+    /// For so long it has waited for room in its queue.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.0.waited_nanoseconds.load(Ordering::Relaxed))
+    }
+
+    /// When it had sent everything, once it has.
+    #[must_use]
+    pub fn finished(&self) -> Option<Instant> {
+        self.0.finished.get().copied()
+    }
+
+    fn add_wait(&self, since: Instant) {
+        let nanoseconds = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let waited = &self.0.waited_nanoseconds;
+        waited.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
 }
 
 /// The producer's side. Dropping it without [`ChunkSender::finish`] aborts the stream.
@@ -51,6 +88,7 @@ pub fn channel(chunks: usize) -> (ChunkSender, ChunkReceiver) {
 pub struct ChunkSender {
     queue: mpsc::Sender<Bytes>,
     end: End,
+    times: SenderTimes,
 }
 
 impl ChunkSender {
@@ -79,11 +117,21 @@ impl ChunkSender {
         if chunk.is_empty() {
             return Ok(());
         }
-        self.queue.blocking_send(chunk).map_err(|_| Closed)
+        match self.queue.try_send(chunk) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(Closed),
+            Err(TrySendError::Full(chunk)) => {
+                let since = Instant::now();
+                let sent = self.queue.blocking_send(chunk);
+                self.times.add_wait(since);
+                sent.map_err(|_| Closed)
+            }
+        }
     }
 
     /// Says that everything was sent. The consumer sees the end when it has taken what is queued.
     pub fn finish(self) {
+        let _ = self.times.0.finished.set(Instant::now());
         self.end_with(Ok(()));
     }
 
@@ -103,6 +151,7 @@ impl ChunkSender {
 pub struct ChunkReceiver {
     queue: mpsc::Receiver<Bytes>,
     end: End,
+    times: SenderTimes,
 }
 
 impl ChunkReceiver {
@@ -116,6 +165,12 @@ impl ChunkReceiver {
             Some(chunk) => Ok(Some(chunk)),
             None => self.end().map(|()| None),
         }
+    }
+
+    /// What a blocking producer does with its time.
+    #[must_use]
+    pub fn sender_times(&self) -> SenderTimes {
+        self.times.clone()
     }
 
     /// The chunks as a stream, which ends after the first error and stays at its end however often it is asked.
@@ -215,6 +270,32 @@ mod tests {
         let items = drain(receiver).await;
         assert_eq!(items.last(), Some(&Err(ChunkError::Aborted)));
         assert!(producer.await.expect_err("panicked").is_panic());
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_finds_no_room_has_waited() {
+        let (mut sender, mut receiver) = channel(1);
+        let times = receiver.sender_times();
+        let (told, full) = tokio::sync::oneshot::channel();
+        let producer = tokio::task::spawn_blocking(move || {
+            sender
+                .blocking_send(Bytes::from_static(b"a"))
+                .expect("open");
+            let before = sender.times.waited();
+            told.send(before).expect("the test waits");
+            sender
+                .blocking_send(Bytes::from_static(b"b"))
+                .expect("open");
+            sender.finish();
+        });
+        assert!(full.await.expect("told").is_zero(), "there was room");
+        // Only the second send can be waiting now, and only this makes room.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(receiver.recv().await, Ok(Some(Bytes::from_static(b"a"))));
+        assert_eq!(receiver.recv().await, Ok(Some(Bytes::from_static(b"b"))));
+        producer.await.expect("joined");
+        assert!(!times.waited().is_zero());
+        assert!(times.finished().is_some());
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@
 mod blocking;
 mod budget;
 mod channel;
+mod line;
 mod progress;
 mod reader;
 mod workers;
@@ -29,11 +30,12 @@ mod writer;
 
 pub use blocking::{Panicked, blocking, default_workers};
 pub use budget::{MemoryBudget, MemoryPermit};
-pub use channel::{ChunkError, ChunkReceiver, ChunkSender, Closed, channel};
+pub use channel::{ChunkError, ChunkReceiver, ChunkSender, Closed, SenderTimes, channel};
+pub use line::{Line, Urgency};
 pub use progress::{Progress, ProgressSnapshot};
 pub use reader::StreamReader;
 pub use tokio_util::sync::CancellationToken;
-pub use workers::run_workers;
+pub use workers::{Crew, ThreadSource, run_workers};
 pub use writer::ChunkWriter;
 
 /// Size of a full chunk: 1 MiB. A crossing costs some 10 µs and copying 1 MiB some 100 µs, so larger

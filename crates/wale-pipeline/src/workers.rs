@@ -1,11 +1,34 @@
 //! A fixed number of blocking threads over a list of work.
 
-use std::panic::resume_unwind;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::CancellationToken;
 
-/// Does `work` for every item on at most `workers` blocking threads (at least one), and answers the
+/// How many threads do the work, and whose they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Crew {
+    /// So many at most; one at least.
+    pub threads: usize,
+    /// Where they come from.
+    pub from: ThreadSource,
+}
+
+/// Where the threads of a [`Crew`] come from.
+#[derive(Clone, Copy, Debug)]
+pub enum ThreadSource {
+    /// The runtime's pool of blocking threads, which other work uses before and after.
+    Pool,
+    /// They are made for the work and end with it. Each calls this first: what a thread does to itself, such as lowering its
+    /// priority for good, then reaches no other work.
+    Own(fn()),
+}
+
+/// Does `work` for every item on at most as many blocking threads as `crew` has, and answers the
 /// results in the order of the items. Items are started in order.
 ///
 /// Each call of `work` gets a token. It is cancelled when `cancel` is, when another item has failed, and
@@ -25,7 +48,7 @@ use crate::CancellationToken;
 /// When `work` panics: the others are cancelled and joined, and the panic goes on here.
 pub async fn run_workers<T, R, E, F>(
     items: Vec<T>,
-    workers: usize,
+    crew: Crew,
     cancel: &CancellationToken,
     work: F,
 ) -> Result<Vec<R>, E>
@@ -35,27 +58,26 @@ where
     E: Send + 'static,
     F: Fn(T, CancellationToken) -> Result<R, E> + Send + Sync + Clone + 'static,
 {
-    let threads = workers.max(1).min(items.len());
+    let threads = crew.threads.max(1).min(items.len());
     let token = cancel.child_token();
     let _cancel_when_dropped = token.clone().drop_guard();
     let job = Arc::new(Mutex::new(Job::new(items)));
     let handles: Vec<_> = (0..threads)
         .map(|_| {
             let (job, token, work) = (Arc::clone(&job), token.clone(), work.clone());
-            tokio::task::spawn_blocking(move || work_through(&job, &token, &work))
+            start(crew.from, move || work_through(&job, &token, &work))
         })
         .collect();
     let mut panic = None;
     for handle in handles {
-        if let Err(error) = handle.await {
-            panic.get_or_insert(error);
+        match handle.await {
+            Ok(Ok(())) => {}
+            Ok(Err(payload)) => drop(panic.get_or_insert(payload)),
+            Err(_) => panic!("a worker could not run: the runtime shuts down"),
         }
     }
-    if let Some(error) = panic {
-        match error.try_into_panic() {
-            Ok(payload) => resume_unwind(payload),
-            Err(error) => panic!("a worker could not run: {error}"),
-        }
+    if let Some(payload) = panic {
+        resume_unwind(payload);
     }
     let mut job = lock(&job);
     if let Some(error) = job.error.take() {
@@ -65,6 +87,33 @@ where
     Ok(results
         .map(|result| result.expect("without an error every item has a result"))
         .collect())
+}
+
+/// How the work of one thread ended: well, or with this panic.
+type Ended = oneshot::Receiver<Result<(), Box<dyn Any + Send>>>;
+
+/// Begins the work of one thread. It is joined by waiting for what it says; nothing of it runs after that but its end.
+fn start(from: ThreadSource, work: impl FnOnce() + Send + 'static) -> Ended {
+    let (told, ended) = oneshot::channel();
+    let work = move || {
+        let result = catch_unwind(AssertUnwindSafe(work));
+        // Nobody listens any more when the future was dropped.
+        let _ = told.send(result);
+    };
+    match from {
+        ThreadSource::Pool => drop(tokio::task::spawn_blocking(work)),
+        ThreadSource::Own(begin) => {
+            let runtime = Handle::current();
+            let thread = std::thread::Builder::new().name("wale-own".to_owned());
+            let thread = thread.spawn(move || {
+                begin();
+                let _entered = runtime.enter();
+                work();
+            });
+            thread.expect("the system gives a thread, as a runtime expects it, too");
+        }
+    }
+    ended
 }
 
 /// What the threads share: the items left, the results so far, the first error.
@@ -144,6 +193,11 @@ mod tests {
 
     use super::*;
 
+    const fn pool(threads: usize) -> Crew {
+        let from = ThreadSource::Pool;
+        Crew { threads, from }
+    }
+
     /// Blocks until the token is cancelled, as a worker in the middle of its work would notice.
     fn wait_cancelled(token: &CancellationToken) {
         while !token.is_cancelled() {
@@ -155,14 +209,17 @@ mod tests {
     async fn results_keep_the_order_of_the_items() {
         let cancel = CancellationToken::new();
         for workers in [0, 1, 3, 100] {
-            let results = run_workers((0..50).collect(), workers, &cancel, |n: u32, _| {
+            let results = run_workers((0..50).collect(), pool(workers), &cancel, |n: u32, _| {
                 Ok::<_, String>(n * 2)
             })
             .await;
             let expected: Vec<u32> = (0..50).map(|n| n * 2).collect();
             assert_eq!(results, Ok(expected), "{workers} workers");
         }
-        let none = run_workers(Vec::<u32>::new(), 4, &cancel, |n, _| Ok::<_, String>(n)).await;
+        let none = run_workers(Vec::<u32>::new(), pool(4), &cancel, |n, _| {
+            Ok::<_, String>(n)
+        })
+        .await;
         assert_eq!(none, Ok(vec![]));
     }
 
@@ -172,7 +229,7 @@ mod tests {
         let seen = Arc::clone(&most);
         run_workers(
             (0..40).collect(),
-            3,
+            pool(3),
             &CancellationToken::new(),
             move |_: u32, _| {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -191,7 +248,7 @@ mod tests {
         let both_run = Arc::new(Barrier::new(2));
         let started = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&started);
-        let result = run_workers((0..10).collect(), 2, &CancellationToken::new(), {
+        let result = run_workers((0..10).collect(), pool(2), &CancellationToken::new(), {
             move |n: u32, token| {
                 started.fetch_add(1, Ordering::SeqCst);
                 both_run.wait();
@@ -215,7 +272,7 @@ mod tests {
     async fn cancelling_from_outside_reaches_the_work() {
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let result = run_workers(vec![1, 2], 2, &cancel, |n: u32, token| {
+        let result = run_workers(vec![1, 2], pool(2), &cancel, |n: u32, token| {
             if token.is_cancelled() {
                 Err("told to stop")
             } else {
@@ -225,9 +282,11 @@ mod tests {
         .await;
         assert_eq!(result, Err("told to stop"));
         let parent = CancellationToken::new();
-        run_workers(vec![1], 1, &parent, |_: u32, _| Err::<(), _>("failed"))
-            .await
-            .expect_err("fails");
+        run_workers(vec![1], pool(1), &parent, |_: u32, _| {
+            Err::<(), _>("failed")
+        })
+        .await
+        .expect_err("fails");
         assert!(!parent.is_cancelled(), "the caller's token is the caller's");
     }
 
@@ -237,7 +296,7 @@ mod tests {
         let count = Arc::clone(&ended);
         let both_run = Arc::new(Barrier::new(2));
         let cancel = CancellationToken::new();
-        let run = run_workers((0..10).collect(), 2, &cancel, {
+        let run = run_workers((0..10).collect(), pool(2), &cancel, {
             move |n: u32, token| {
                 both_run.wait();
                 assert!(n != 0, "item 0 panics");
@@ -260,7 +319,7 @@ mod tests {
         let (sender, ended) = tokio::sync::oneshot::channel();
         let sender = Arc::new(Mutex::new(Some(sender)));
         let cancel = CancellationToken::new();
-        let mut run = Box::pin(run_workers(vec![()], 1, &cancel, move |(), token| {
+        let mut run = Box::pin(run_workers(vec![()], pool(1), &cancel, move |(), token| {
             wait_cancelled(&token);
             lock(&sender)
                 .take()
@@ -272,5 +331,37 @@ mod tests {
         assert!(futures_util::poll!(&mut run).is_pending());
         drop(run);
         ended.await.expect("the worker saw it");
+    }
+
+    thread_local! {
+        static MARKED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+
+    #[tokio::test]
+    async fn threads_of_ones_own_begin_as_told_and_are_nobody_elses() {
+        let crew = Crew {
+            threads: 2,
+            from: ThreadSource::Own(|| MARKED.set(true)),
+        };
+        let cancel = CancellationToken::new();
+        let look = |_: u32, _| {
+            // The runtime is at hand, as on a thread of its pool.
+            Handle::current().block_on(tokio::task::yield_now());
+            Ok::<_, String>(MARKED.get())
+        };
+        for (crew, marked) in [(crew, true), (pool(2), false)] {
+            let seen = run_workers((0..8).collect(), crew, &cancel, look).await;
+            assert_eq!(seen, Ok(vec![marked; 8]));
+        }
+
+        let panics = run_workers(vec![()], crew, &cancel, |(), _| -> Result<(), String> {
+            panic!("its own thread panics")
+        });
+        let payload = AssertUnwindSafe(panics).catch_unwind().await;
+        let payload = payload.expect_err("panics");
+        assert_eq!(
+            payload.downcast_ref::<&str>(),
+            Some(&"its own thread panics")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Settings become the rooms' options. Nothing is decided here; nothing is opened but the store.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use wale_ops::readers::Readers;
 use wale_ops::wal_fetch::FetcherOptions;
 use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
-use wale_pipeline::MemoryBudget;
+use wale_pipeline::{Line, MemoryBudget};
 use wale_service::{
     FurtherArchive as Further, HttpLimits, HttpToken, NoticeOptions, Notifier, ServiceOptions,
     StartMode, Tls, advice,
@@ -29,7 +30,7 @@ use wale_storage::{FaultyStore, RetryStore, Store, UnusableStore};
 
 use crate::bounds::{self, Bounds};
 use crate::cli::WalFrom;
-use crate::config::{FurtherArchive, Loaded, Settings, declared};
+use crate::config::{CompressionLevel, FurtherArchive, Loaded, Settings, declared};
 use crate::goal::{self, GoalItem};
 use crate::stores;
 
@@ -73,7 +74,19 @@ pub(crate) fn archive_within(
         created_by: format!("wale {VERSION}"),
     };
     let archive = Archive::open_changing(options, settings.encryption.accepted.clone());
+    let archive = archive.behind(line(settings));
+    let archive = match settings.get(&declared::WALE_COMPRESSION_LEVEL) {
+        Some(CompressionLevel::Auto) => archive.adapting(),
+        _ => archive,
+    };
     Ok(Opened { archive })
+}
+
+/// The line to the stores. All archives of a process have one.
+fn line(settings: &Settings) -> Line {
+    let limit = settings.get(&declared::WALE_UPLOAD_RATE);
+    let limit = limit.and_then(NonZeroU64::new);
+    limit.map_or_else(Line::default, Line::limited)
 }
 
 /// Opens the store as it is used, and says how much memory is left beside it.
@@ -94,7 +107,12 @@ fn store(settings: &Settings, bounds: Bounds) -> Result<(Arc<dyn Store>, u64), O
 fn seal(settings: &Settings) -> Result<Seal, OpError> {
     let codec = settings.get(&declared::WALE_COMPRESSION);
     let level = settings.get(&declared::WALE_COMPRESSION_LEVEL);
-    let codec = CodecSettings::new(codec, level).map_err(|e| {
+    let codec = match level {
+        Some(CompressionLevel::Auto) => Ok(CodecSettings::adaptive()),
+        Some(CompressionLevel::Fixed(level)) => CodecSettings::new(codec, Some(level)),
+        None => CodecSettings::new(codec, None),
+    };
+    let codec = codec.map_err(|e| {
         OpError::new(Kind::Configuration, "the compression cannot be used").source(e)
     })?;
     let (write_key, key_ring) = settings.encryption.keys(Utc::now())?;
@@ -139,6 +157,8 @@ pub(crate) fn backup(settings: &Settings, directory: &Path) -> backup_push::Back
     options.wal_wait_limit = settings.get(&declared::WALE_BACKUP_WAL_TIMEOUT);
     options.damaged_pages = settings.get(&declared::WALE_DAMAGED_PAGES);
     options.read_rate = settings.get(&declared::WALE_BACKUP_READ_RATE);
+    options.processors = settings.get(&declared::WALE_BACKUP_CPUS);
+    options.priority = settings.get(&declared::WALE_BACKUP_PRIORITY);
     options.ignore = lock_file_name(settings, directory).into_iter().collect();
     options
 }

@@ -227,6 +227,15 @@ fn known_levels(codec: Codec) -> String {
     format!(", only {} to {}", levels.start(), levels.end())
 }
 
+/// A step of adaptive compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdaptiveStep {
+    /// Its level of zstd. Beyond the first it can be set in no other way.
+    pub level: i32,
+    /// Its processor time for the same bytes, in hundredths of the first step's, measured on WAL and pages.
+    pub cost: u32,
+}
+
 /// A codec and how hard it should try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CodecSettings {
@@ -239,6 +248,31 @@ pub struct CodecSettings {
 impl CodecSettings {
     /// zstd's default, the fastest of the three levels that are set for PostgreSQL's pages and WAL.
     const DEFAULT_ZSTD_LEVEL: i32 = 1;
+
+    /// The steps of adaptive compression, the fastest first: each takes fewer bytes, mostly, for more of the processor's time.
+    pub const ADAPTIVE: [AdaptiveStep; 3] = [
+        AdaptiveStep {
+            level: Self::DEFAULT_ZSTD_LEVEL,
+            cost: 100,
+        },
+        AdaptiveStep {
+            level: zstd_frame::SMALL,
+            cost: 450,
+        },
+        AdaptiveStep {
+            level: zstd_frame::SMALLEST,
+            cost: 2500,
+        },
+    ];
+
+    /// What adaptive compression is set up with: zstd at the last of its steps, which takes the most memory.
+    #[must_use]
+    pub const fn adaptive() -> Self {
+        Self {
+            codec: Codec::Zstd,
+            level: Some(zstd_frame::SMALLEST),
+        }
+    }
 
     /// zstd's levels, from the fastest on. Level 20 and above need a window of up to 128 MiB and some 700 MiB while
     /// writing.
@@ -265,9 +299,14 @@ impl CodecSettings {
         }
         match self.level {
             None => Ok(()),
-            Some(level) if codec == Codec::Zstd && Self::ZSTD_LEVELS.contains(&level) => Ok(()),
+            Some(level) if codec == Codec::Zstd && Self::has_level(level) => Ok(()),
             Some(level) => Err(CodecError::Level { codec, level }),
         }
+    }
+
+    fn has_level(level: i32) -> bool {
+        let is_step = Self::ADAPTIVE.iter().any(|step| step.level == level);
+        is_step || Self::ZSTD_LEVELS.contains(&level)
     }
 
     /// zstd's level.

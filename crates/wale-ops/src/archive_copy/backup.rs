@@ -314,6 +314,7 @@ impl Backups<'_> {
             copy: self.route.copy.clone(),
             progress: self.route.progress.clone(),
             retry: self.route.retry,
+            urgency: self.route.urgency,
         };
         Ok(match route.bring(object, there).await? {
             Brought::Copied => {

@@ -11,7 +11,7 @@ use wale_archive::Archive;
 use wale_archive::lineage::Histories;
 use wale_format::{ArchiveIdentity, layout};
 use wale_pg::ArchiveFileName;
-use wale_pipeline::Progress;
+use wale_pipeline::{Progress, Urgency};
 
 use super::options::{CopyMode, Present, WalWish};
 use super::pairs::Pairs;
@@ -77,6 +77,7 @@ pub async fn bring(
         progress: Progress::new(),
         present: Present::Compared,
         retry: RetryBudget::ONCE,
+        urgency: Urgency::PassesAtOnce,
     });
     if !knows(
         copy.identity().await?.as_ref(),

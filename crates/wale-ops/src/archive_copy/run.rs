@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wale_archive::Archive;
-use wale_pipeline::{CancellationToken, Progress};
+use wale_pipeline::{CancellationToken, Progress, Urgency};
 
 use super::backup::Backups;
 use super::options::{CopyMode, CopyOptions, Which};
@@ -40,6 +40,7 @@ pub async fn run(
         progress: progress.clone(),
         present: options.present,
         retry: options.retry,
+        urgency: Urgency::Waits,
     });
     let mut report = CopyReport {
         source: source.location(),

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use wale_archive::Archive;
 use wale_format::layout::{self, ArchiveKey};
-use wale_pipeline::{CHUNK_BYTES, Progress};
+use wale_pipeline::{CHUNK_BYTES, Progress, Urgency};
 use wale_storage::{BodyError, ObjectKey, ObjectMeta, PutOutcome, StoreError};
 
 use super::options::Present;
@@ -32,6 +32,8 @@ pub(super) struct Route {
     pub(super) progress: Progress,
     pub(super) present: Present,
     pub(super) retry: RetryBudget,
+    /// Whether what is put waits for the line to the destination.
+    pub(super) urgency: Urgency,
 }
 
 /// What became of an object.
@@ -138,7 +140,8 @@ impl Route {
         let end = stream::once(async move { end.check().err() });
         let end = end.filter_map(|short| async { short.map(Err) });
         // Fused: a store that asks once more after the end must hear "end" again.
-        let body = body.chain(end).fuse().boxed();
+        let body = body.chain(end).fuse();
+        let body = self.copy.line().paced(body, self.urgency).boxed();
         match self.copy.store().put_if_absent(key, body).await {
             Ok(PutOutcome::Created(_)) => self.read_back(key, tally.sum()).await,
             Ok(PutOutcome::Exists) => match self.compare(key).await? {

@@ -40,7 +40,8 @@ impl Backup<'_> {
         let listing = ListingFacts::of(&found);
         let (directories, mut files) = sources(found);
         files.extend(wal);
-        let parts = parts_of(&files, self.options.workers);
+        let workers = self.options.workers_on(self.archive.line());
+        let parts = parts_of(&files, workers);
         let job = Arc::new(CopyJob {
             name: started.name.clone(),
             archive: self.archive.clone(),
@@ -48,7 +49,11 @@ impl Backup<'_> {
             files,
             verify: verification(&ready, &started),
             policy: self.options.damaged_pages,
-            throttle: Throttle::new(self.options.read_rate, Instant::now()),
+            throttle: Throttle::new(
+                self.options.read_rate,
+                self.options.processors,
+                Instant::now(),
+            ),
             progress: self.progress.clone(),
             uploads: Arc::clone(self.uploads),
             runtime: Handle::current(),
@@ -56,7 +61,6 @@ impl Backup<'_> {
         let total: u64 = job.files.iter().map(|file| file.size).sum();
         self.progress.set_total(total);
         self.progress.set_total_files(job.files.len() as u64);
-        let workers = self.options.workers.max(1);
         let bytes = worker_bytes(self.archive) * workers as u64;
         let _memory = self
             .unless_cancelled(self.archive.budget().acquire(bytes))
@@ -64,7 +68,8 @@ impl Backup<'_> {
         self.progress.set_phase("copying files");
 
         let token = self.cancel.child_token();
-        let work = run_workers(parts, workers, &token, move |part, token| {
+        let crew = self.options.priority.crew(workers);
+        let work = run_workers(parts, crew, &token, move |part, token| {
             make_partition(&job, &part, &token)
         });
         tokio::pin!(work);

@@ -23,7 +23,7 @@ use wale_pipeline::CancellationToken;
 use super::options::DamagedPagePolicy;
 use super::pages::{PageChecker, PageFindings, Reread};
 use super::progress_share::ProgressShare;
-use super::throttle::Throttle;
+use super::throttle::{Throttle, Throttled};
 use crate::error::{Kind, OpError, io_kind};
 
 /// Bytes read at once: large enough that the system calls do not count, a multiple of the page size.
@@ -96,8 +96,8 @@ pub(super) struct FileReader<'a> {
     pub(super) verify_from: Option<PageVerification>,
     /// What a damaged page does.
     pub(super) policy: DamagedPagePolicy,
-    /// Bound of the bytes read per second.
-    pub(super) throttle: &'a Throttle,
+    /// Bounds of the bytes read per second, and of the processors.
+    pub(super) throttle: Throttled<'a>,
     /// Stops the work between two pieces.
     pub(super) cancel: &'a CancellationToken,
     /// Counts the bytes and files read.
@@ -130,7 +130,7 @@ impl<'a> FileReader<'a> {
         Self {
             verify_from,
             policy,
-            throttle,
+            throttle: throttle.worker(),
             cancel,
             share,
             clock,
@@ -388,7 +388,7 @@ mod tests {
     fn fault_102_a_wrong_page_is_no_damage_while_checksums_are_being_switched() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("global")).unwrap();
-        let throttle = Throttle::new(None, std::time::Instant::now());
+        let throttle = Throttle::new(None, None, std::time::Instant::now());
         let (cancel, progress) = (CancellationToken::new(), Progress::new());
         // 18's file with the states of 19: 0 off, 1 on, 2 and 3 on the way.
         for (state, is_damage) in [(0, false), (1, true), (2, false), (3, false)] {

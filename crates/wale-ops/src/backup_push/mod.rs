@@ -40,6 +40,7 @@ mod partitions;
 mod place;
 mod plan;
 mod preflight;
+mod priority;
 mod progress_share;
 mod ready;
 mod record;
@@ -57,7 +58,8 @@ mod uploads;
 mod wal_wait;
 
 pub use offline::run_offline;
-pub use options::{BackupOptions, DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy};
+pub use options::{BackupOptions, DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Processors};
+pub use priority::Priority;
 pub use report::{BackupReport, Started};
 pub use run::run;
 pub use slot::{Role, ScheduleSlot};

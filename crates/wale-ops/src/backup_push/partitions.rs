@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use wale_archive::Archive;
+use wale_archive::{Archive, Sealed};
 use wale_format::tar::{MemberNames, Meta, TarWriter};
 use wale_format::{BackupName, Codec, SealWriter, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
@@ -123,7 +123,8 @@ fn attempt_partition(
 ) -> Result<StoredPartition> {
     let codec = job.archive.codec();
     let key = layout::partition(&job.name, part.number, codec);
-    let (writer, body) = job.archive.sealed_body(codec, CHUNK_BYTES)?;
+    let archive = job.archive.for_one(Sealed::Partition);
+    let (writer, body) = archive.sealed_body(codec, CHUNK_BYTES)?;
     let uploads = Arc::clone(&job.uploads);
     let put = job
         .runtime
@@ -135,12 +136,15 @@ fn attempt_partition(
         OpError::internal(format!("the upload of partition {} panicked", part.number)).source(error)
     })?;
     match (filled, put) {
-        (Ok((contents, bytes_plain)), Ok(bytes_stored)) => Ok(StoredPartition {
-            number: part.number,
-            contents,
-            bytes_plain,
-            bytes_stored,
-        }),
+        (Ok((contents, bytes_plain)), Ok(bytes_stored)) => {
+            archive.was_stored(bytes_plain);
+            Ok(StoredPartition {
+                number: part.number,
+                contents,
+                bytes_plain,
+                bytes_stored,
+            })
+        }
         (Err(FillError::Source(error)), _) | (_, Err(error)) => Err(error),
         (Err(FillError::Sink(error)), Ok(_)) => {
             Err(OpError::internal(format!("partition {} was cut short", part.number)).source(error))

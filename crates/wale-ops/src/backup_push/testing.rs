@@ -21,6 +21,7 @@ use super::files::{PartitionContents, SourceFile};
 use super::listing::{ListingFacts, parts_of, sources};
 use super::options::DamagedPagePolicy;
 use super::partitions::{CopyJob, StoredPartition, make_partition, small_partition};
+use super::priority::Priority;
 use super::ready::{Ready, RunningServer};
 use super::report::Started;
 use super::shutdown_checkpoint::ShutdownCheckpoint;
@@ -51,15 +52,18 @@ pub(crate) async fn copy_directory(
         files,
         verify: None,
         policy: DamagedPagePolicy::Record,
-        throttle: Throttle::new(None, now),
+        throttle: Throttle::new(None, None, now),
         progress: Progress::new(),
         uploads: Arc::new(Uploads::new(Arc::clone(archive.store()))),
         runtime,
     });
     let cancel = CancellationToken::new();
-    let made = run_workers(parts, 2, &cancel, move |part, token| {
-        make_partition(&job, &part, &token)
-    })
+    let made = run_workers(
+        parts,
+        Priority::Normal.crew(2),
+        &cancel,
+        move |part, token| make_partition(&job, &part, &token),
+    )
     .await?;
     let mut records = Vec::new();
     let mut stored = Vec::new();

@@ -1,6 +1,7 @@
 //! Rows of the fault battery are named in the tests' names.
 
 use std::fs;
+use std::num::NonZeroU64;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
@@ -44,6 +45,62 @@ async fn what_was_pushed_can_be_fetched_and_is_not_pushed_twice() {
     let fetched = fetch(&bench.archive, &name).await.expect("fetched");
     assert_eq!(content(fetched).await.expect("whole"), segment(FIRST, 1));
 }
+
+/// The store takes a second and more for each segment, and nothing else takes time here.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_gets_fewer_bytes_and_the_same_segment_is_the_same_at_any_level() {
+    let rate = NonZeroU64::new(100_000).expect("not 0");
+    let slow = FaultPlan::new().fail(Verb::PutIfAbsent, Occurrence::Always, Fault::Rate(rate));
+    let mut stored = Vec::new();
+    for plan in [FaultPlan::new(), slow] {
+        let bench = Bench::with_plan(plan);
+        let adapting = bench.archive.clone().adapting();
+        let mut sizes = Vec::new();
+        for number in 1..=4 {
+            let name = format!("00000001000000000000000{number}");
+            let name = bench.ready(&name, &telling_segment(&name));
+            let report = run(&adapting, &bench.wal, &name, &once()).await;
+            sizes.push(report.expect("stored").bytes_stored);
+            // Another process does not know the level.
+            let again = run(&bench.archive, &bench.wal, &name, &once()).await;
+            assert_eq!(again.expect("there").outcome, AlreadyStored);
+        }
+        stored.push(sizes);
+    }
+    let [quick, slow] = &stored[..] else {
+        panic!("two stores: {stored:?}")
+    };
+    assert_eq!(quick[0], slow[0], "both begin at the first step");
+    assert!(slow[1] < quick[1] && slow[2] < quick[2], "{stored:?}");
+    assert!(slow[3] < quick[3] * 95 / 100, "{stored:?}");
+}
+
+/// A segment whose records look like each other, as those of one table do.
+fn telling_segment(name: &str) -> Vec<u8> {
+    let mut bytes = segment(name, 1);
+    let mut state = 1_u32;
+    for (index, record) in bytes[64..].chunks_exact_mut(64).enumerate() {
+        let number = u32::try_from(index).expect("small");
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        record.fill(7);
+        record[..4].copy_from_slice(&number.to_le_bytes());
+        record[4..30].copy_from_slice(&WORDS[state as usize >> 29]);
+        record[30..33].copy_from_slice(&state.to_le_bytes()[1..]);
+        record[40..50].copy_from_slice(&WORDS[(state as usize >> 26) % 8][..10]);
+    }
+    bytes
+}
+
+const WORDS: [[u8; 26]; 8] = [
+    *b"a measurement of a machine",
+    *b"the measure of the machine",
+    *b"machines and their measure",
+    *b"of what a machine measures",
+    *b"measured by the machine no",
+    *b"measuring of more machines",
+    *b"some machine that measures",
+    *b"all of the machinery which",
+];
 
 #[tokio::test]
 async fn row_11_what_is_there_already_is_acknowledged_only_when_the_store_confirms_it() {

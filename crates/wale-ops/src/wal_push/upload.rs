@@ -7,7 +7,7 @@
 use std::io::{Read, Write};
 
 use futures_util::{StreamExt, stream};
-use wale_archive::{Archive, ContentHash};
+use wale_archive::{Archive, ContentHash, Sealed};
 use wale_format::{Codec, ContentDigest, SealWriter};
 use wale_pipeline::{ChunkWriter, blocking};
 use wale_storage::{BodyError, ObjectKey, PutOutcome, StoreError};
@@ -49,9 +49,10 @@ pub(super) async fn upload(
     turn: &PushOrder,
 ) -> Result<Uploaded> {
     let content = noted_content(archive, source).await?;
+    let archive = &archive.for_one(Sealed::Wal);
     let (writer, body) = archive.sealed_wal(&source.stored_as, codec, CHUNK_BYTES, content)?;
-    let (name, waiting) = (source.name, turn.clone());
-    let end = stream::once(async move { waiting.arrived(&name).await.err() });
+    let (name, waiting, whose) = (source.name, turn.clone(), archive.clone());
+    let end = stream::once(async move { whose.held_by(waiting.arrived(&name)).await.err() });
     let end = end.filter_map(|failed| async { failed.map(|e| Err(BodyError::new(e.to_string()))) });
     // Fused: a store that asks once more after the end must hear "end" again.
     let body = body.chain(end).fuse().boxed();
@@ -69,9 +70,12 @@ pub(super) async fn upload(
     match stored {
         Ok(PutOutcome::Exists) => Ok(Uploaded::Exists),
         Ok(PutOutcome::Created(meta)) => match reading {
-            Ok(()) => Ok(Uploaded::Created {
-                bytes_stored: meta.size,
-            }),
+            Ok(()) => {
+                archive.was_stored(source.size);
+                Ok(Uploaded::Created {
+                    bytes_stored: meta.size,
+                })
+            }
             Err(error) => Err(OpError::internal(format!(
                 "{key} was stored from an unfinished body"
             ))

@@ -1,5 +1,8 @@
 //! Bodies that end early or arrive garbled.
 
+use std::num::NonZeroU64;
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
@@ -39,6 +42,18 @@ pub(super) fn limited<E: Send + 'static>(body: Chunks<E>, bytes: u64, end: Optio
                 Some((Err(error), limit))
             }
         }
+    })
+    .boxed()
+}
+
+/// The same pieces, each of which takes its time at so many bytes a second.
+pub(super) fn paced<E: Send + 'static>(body: Chunks<E>, rate: NonZeroU64) -> Chunks<E> {
+    body.then(move |piece| async move {
+        if let Ok(piece) = &piece {
+            let nanoseconds = piece.len() as u64 * 1_000_000_000 / rate;
+            tokio::time::sleep(Duration::from_nanos(nanoseconds)).await;
+        }
+        piece
     })
     .boxed()
 }

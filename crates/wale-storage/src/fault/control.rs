@@ -11,6 +11,7 @@
 //! put full                 put, put-if-absent and confirm find no space
 //! get key=wal_005/ denied  reading keys with this prefix is not permitted
 //! slow 200ms               every call waits first (ms or s)
+//! put rate 20000000        bodies are taken at so many bytes a second, each for itself
 //! hang                     no call is answered
 //! hold                     every call waits until the file says so no more
 //! cut 1000                 bodies break after 1000 bytes
@@ -141,6 +142,7 @@ fn parse_fault(word: &str, arguments: &mut SplitWhitespace<'_>) -> Option<Fault>
         "denied" => Fault::PermissionDenied,
         "hang" => Fault::Hang,
         "slow" => Fault::Delay(parse_duration(arguments.next()?)?),
+        "rate" => Fault::Rate(arguments.next()?.parse().ok()?),
         "cut" => Fault::CutBody(arguments.next()?.parse().ok()?),
         "truncate" => Fault::Truncate(arguments.next()?.parse().ok()?),
         "corrupt" => Fault::CorruptByte(arguments.next()?.parse().ok()?),

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 
-use self::body::{corrupted, limited};
+use self::body::{corrupted, limited, paced};
 use self::control::FaultControlFile;
 pub use self::plan::{Fault, FaultPlan, Occurrence, Verb};
 use crate::{
@@ -188,6 +188,7 @@ impl Faults {
             body = match fault {
                 Fault::CutBody(after) => limited(body, *after, Some(BodyError::new(ConnectionCut))),
                 Fault::Truncate(bytes) => limited(body, *bytes, None),
+                Fault::Rate(rate) => paced(body, *rate),
                 Fault::CorruptByte(position) => corrupted(body, *position),
                 _ => body,
             };
@@ -374,6 +375,8 @@ impl Store for FaultyStore {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use std::time::Duration;
 
     use bytes::Bytes;
@@ -537,6 +540,16 @@ mod tests {
         let a = key("k/a");
         let head = store.head(&a);
         tokio::time::timeout(delay, head).await.expect_err("never");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_may_take_its_time_with_a_body() {
+        let rate = NonZeroU64::new(2).expect("not 0");
+        let (memory, store) = store(always(Verb::Put, Fault::Rate(rate)));
+        let start = tokio::time::Instant::now();
+        store.put(&key("k/b"), body("four")).await.expect("put");
+        assert_eq!(start.elapsed().as_secs(), 2);
+        assert_eq!(memory.content(&key("k/b")).expect("there"), "four");
     }
 
     #[tokio::test]

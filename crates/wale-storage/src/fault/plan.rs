@@ -1,5 +1,6 @@
 //! The script of a faulty store: which call fails, and how.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// What a rule applies to, and what calls are counted by.
@@ -65,6 +66,8 @@ pub enum Fault {
     PermissionDenied,
     /// Waits, then goes on.
     Delay(Duration),
+    /// The body of a put is taken at so many bytes a second. Each body has the rate for itself.
+    Rate(NonZeroU64),
     /// Never answers.
     Hang,
     /// The connection breaks after so many bytes of the body, or entries of a list, with

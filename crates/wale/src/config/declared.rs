@@ -17,11 +17,13 @@ use chrono_tz::Tz;
 use tracing_subscriber::filter::Targets;
 use wale_cluster::recovery::RestoreClient;
 use wale_cluster::{Checkpoint, Secret, SslMode};
+use wale_format::Codec;
 use wale_format::crypt::age;
 use wale_format::crypt::libsodium::KeyTransform;
-use wale_format::{Codec, CodecSettings};
 use wale_ops::backup_fetch::{BackupSelector, MissingLibraries, RestoreAs};
-use wale_ops::backup_push::{DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Role};
+use wale_ops::backup_push::{
+    DEFAULT_WAL_WAIT_LIMIT, DamagedPagePolicy, Priority, Processors, Role,
+};
 use wale_ops::retention::{DEFAULT_REQUEST_INTERVAL, WalRetention};
 use wale_ops::verify::Share;
 use wale_ops::wal_fetch::folder::WINDOW_MAX;
@@ -43,11 +45,11 @@ use super::machine;
 use super::s3::value::{self as s3, Sse};
 use super::setting::{Declared, Setting, Values, settings};
 use super::shape::{
-    ADDRESS, Choice, Cron, DURATION, LINES, NotYet, Number, Opt, PATH, PLACE, PORT, Parsed, SECRET,
-    SIZE, SWITCH, TEXT, Text, ZONE,
+    ADDRESS, Choice, Cron, DURATION, LEVEL, LINES, NotYet, Number, Opt, PATH, PLACE, PORT, Parsed,
+    SECRET, SIZE, SWITCH, TEXT, Text, ZONE,
 };
 use super::swift::value::{self as swift, AuthVersion, SwiftNames};
-use super::value;
+use super::value::{self, CompressionLevel};
 
 /// What the sidecar does first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,11 +161,20 @@ settings! {
         "How new objects are compressed. Objects that are already in the archive are read whatever they were \
          written with. Real WAL-E restores what was written with `lzo`; it reads nothing else.")
         .default("zstd").aliases(&["WALG_COMPRESSION_METHOD"]).flag("compression");
-    WALE_COMPRESSION_LEVEL: Option<i32> = Setting::new(Archive, &Opt(Number(CodecSettings::ZSTD_LEVELS)),
+    WALE_COMPRESSION_LEVEL: Option<CompressionLevel> = Setting::new(Archive, &Opt(LEVEL),
         "The level of zstd. Levels 1, 2 and 3 are not zstd's own: they are set for PostgreSQL's pages and WAL, where each is nearly as \
          small as zstd's level 3 in half of its time. Text is smaller with 3 than with 1. The others are zstd's: below 0 \
-         faster and larger, from 4 on slower and mostly smaller. The other codecs have no levels.")
+         faster and larger, from 4 on slower and mostly smaller. The other codecs have no levels. With `auto` zstd tries as hard as \
+         the store leaves time for: level 1 while the processor is the limit; while the store is, a search for longer matches, \
+         at five and then at twenty-five times the processor time. That takes up to a tenth off WAL and pages, and off some nothing. It \
+         is decided for each WAL segment and each part of a base backup, by how long codec and store waited for each other with those \
+         before it; a `wal-push` without the sidecar knows none before it and takes level 1.")
         .otherwise("1 for zstd").aliases(&["WALG_ZSTD_LEVEL"]).flag("compression-level");
+    WALE_UPLOAD_RATE: Option<u64> = Setting::new(Archive, &Opt(SIZE),
+        "The most bytes per second that base backups and copies send to the stores, all together. Archived WAL goes first: it never \
+         waits for the limit, and what it takes is left to the others less, down to a piece of 1 MiB a second. A small limit gives a \
+         base backup fewer workers.")
+        .otherwise("unlimited").aliases(&["WALG_NETWORK_RATE_LIMIT"]).flag("upload-rate");
     WALE_MEMORY: u64 = Setting::new(Archive, &Parsed("size", machine::budget),
         "The memory of the process, whatever the size of the database: 32 MiB are for the program, the rest for buffers, \
          of which 16 MiB stay in any case: below 48MiB the process takes more than is set. In a container with a memory limit the \
@@ -626,6 +637,15 @@ settings! {
     WALE_BACKUP_READ_RATE: Option<u64> = Setting::new(Backup, &Opt(SIZE),
         "The most bytes per second that a base backup reads from the data directory, all workers together.")
         .otherwise("unlimited").aliases(&["WALG_DISK_RATE_LIMIT"]).flag("backup-read-rate");
+    WALE_BACKUP_CPUS: Option<Processors> = Setting::new(Backup, &Opt(Parsed("number of processors", value::processors)),
+        "The most processors that the workers of a base backup take, all together, as in `0.5`: reading, checking and compressing. \
+         It holds whoever else wants them, and the backup takes longer.")
+        .otherwise("unlimited").flag("backup-cpus");
+    WALE_BACKUP_PRIORITY: Priority = Setting::new(Backup, &Choice(&Priority::ALL, Priority::name),
+        "What the system gives the workers of a base backup where others want it too. `low` gives their threads nice 19, and with \
+         it the lowest best-effort priority of I/O, if the disk's scheduler knows priorities. It counts only among what runs in the \
+         same control group: in a container of its own give that one a small weight instead. Archiving of WAL keeps its priority.")
+        .default("normal").flag("backup-priority");
     WALE_DAMAGED_PAGES: DamagedPagePolicy = Setting::new(Backup, &Choice(&DamagedPagePolicy::ALL, DamagedPagePolicy::name),
         "What a page whose checksum does not match does to a base backup: `record` writes it into the backup's \
          record and the log, `fail` ends the backup.")

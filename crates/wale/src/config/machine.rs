@@ -1,5 +1,7 @@
 //! What this machine gives: defaults that follow from its processors and its memory.
 
+use std::path::{Component, Path, PathBuf};
+
 use super::value::{self, BadValue};
 
 /// Processors that this process may use, cgroup limits included.
@@ -42,16 +44,35 @@ fn default_mib(limit: Option<u64>) -> u64 {
     })
 }
 
-/// The memory limit of the container, cgroup version 2 or 1. Version 1 writes a huge number for
-/// "no limit", which the clamp above takes care of.
+/// The memory limit of this process, cgroup version 2 or 1: the least of its group's and of those above it. Version 1, and
+/// version 2 of a group without one, write a huge number or a word for "no limit", which the clamp above takes care of.
 fn container_limit() -> Option<u64> {
-    [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ]
-    .iter()
-    .find_map(|path| std::fs::read_to_string(path).ok())
-    .and_then(|text| text.trim().parse().ok())
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    limit_files(&own)
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .filter_map(|text| text.trim().parse().ok())
+        .min()
+}
+
+/// The files that may hold a limit, by `/proc/self/cgroup` (cgroups(7)): a container sees its own group as the root, a unit of
+/// systemd's lies below it.
+fn limit_files(own: &str) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let mut files = vec![root.join("memory/memory.limit_in_bytes")];
+    let group = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let group = Path::new(group.unwrap_or_default());
+    // One that lies outside of what this process sees begins with "..".
+    let is_seen = group
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    let group = if is_seen { group } else { Path::new("") };
+    files.extend(
+        group
+            .ancestors()
+            .map(|group| root.join(group).join("memory.max")),
+    );
+    files
 }
 
 #[cfg(test)]
@@ -69,5 +90,27 @@ mod tests {
         ] {
             assert_eq!(default_mib(limit), expected, "{limit:?}");
         }
+    }
+
+    #[test]
+    fn limits_are_looked_for_in_the_own_group_and_above() {
+        let below = |own: &str| -> Vec<String> {
+            let files = limit_files(own).into_iter();
+            let names = files.map(|path| path.to_string_lossy().replace("/sys/fs/cgroup/", ""));
+            names.collect()
+        };
+        let old = "memory/memory.limit_in_bytes";
+        for own in ["", "0::/\n", "0::/../../other\n", "4:memory:/x\n"] {
+            assert_eq!(below(own), [old, "memory.max"], "{own:?}");
+        }
+        assert_eq!(
+            below("1:name=systemd:/x\n0::/system.slice/wale.service\n"),
+            [
+                old,
+                "system.slice/wale.service/memory.max",
+                "system.slice/memory.max",
+                "memory.max"
+            ]
+        );
     }
 }

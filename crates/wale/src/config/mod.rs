@@ -56,7 +56,7 @@ pub(crate) use show::{Shown, show_json, show_text};
 pub(crate) use source::Several;
 pub(crate) use swift::SwiftSettings;
 pub(crate) use swift::value::SwiftNames;
-pub(crate) use value::{BadValue, duration, mapping, size};
+pub(crate) use value::{BadValue, CompressionLevel, duration, mapping, size};
 
 use mistake::Mistake;
 use reader::Reader;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use wale_cluster::Secret;
 use wale_service::Schedule;
 
-use super::value::{self, BadValue};
+use super::value::{self, BadValue, CompressionLevel};
 
 /// How a value of type `T` is written.
 pub(crate) trait Shape<T>: Sync {
@@ -184,5 +184,7 @@ pub(crate) const PORT: Parsed<u16> = Parsed("port", value::port);
 pub(crate) const SIZE: Parsed<u64> = Parsed("size", value::size);
 pub(crate) const DURATION: Parsed<Duration> =
     Parsed("duration, a plain number counts seconds", value::duration);
+pub(crate) const LEVEL: Parsed<CompressionLevel> =
+    Parsed("number, -7 to 19, or `auto`", value::level);
 pub(crate) const SWITCH: Parsed<bool> = Parsed("`on`, `off`", value::switch);
 pub(crate) const ZONE: Parsed<chrono_tz::Tz> = Parsed("time zone name", value::zone);

@@ -13,7 +13,7 @@ use super::declared::{
     WALE_BACKUP_READ_RATE, WALE_BACKUP_WORKERS, WALE_COMPRESSION, WALE_COMPRESSION_LEVEL,
     WALE_FETCH_STOPS_RECOVERY, WALE_HTTP_TOKEN, WALE_INIT_LOCKFILE, WALE_LISTEN_PORT, WALE_MEMORY,
     WALE_RESTORE_LABEL, WALE_RESTORE_WORKERS, WALE_SHUTDOWN_GRACE, WALE_SIDECAR_HOSTNAME,
-    WALE_SWEEP_GRACE, WALE_TABLESPACE_MAPPING,
+    WALE_SWEEP_GRACE, WALE_TABLESPACE_MAPPING, WALE_UPLOAD_RATE,
 };
 use super::*;
 
@@ -164,6 +164,11 @@ fn compression_and_level_fit_together() {
         ("lz4", "3", false),
         ("lzo", "", true),
         ("lzo", "3", false),
+        ("lz4", "auto", false),
+        ("none", "auto", false),
+        ("zstd", "auto", true),
+        ("zstd", "Auto", true),
+        ("zstd", "1001", false),
         ("zstd", "40", false),
     ] {
         let loaded = load(&[
@@ -381,6 +386,7 @@ fn the_environment_of_wal_g_means_what_it_meant_and_says_what_it_does_not() {
         ("WALG_UPLOAD_DISK_CONCURRENCY", "4"),
         ("WALG_DOWNLOAD_CONCURRENCY", "200"),
         ("WALG_DISK_RATE_LIMIT", "1048576"),
+        ("WALG_NETWORK_RATE_LIMIT", "2097152"),
         ("WALG_UPLOAD_QUEUE", "8"),
         ("WALG_DELTA_MAX_STEPS", "6"),
         ("WALG_UPLAOD_QUEUE", "8"),
@@ -391,10 +397,14 @@ fn the_environment_of_wal_g_means_what_it_meant_and_says_what_it_does_not() {
         Some(Place::Directory("/archive/main".into()))
     );
     assert_eq!(settings.get(&WALE_COMPRESSION), Codec::Zstd);
-    assert_eq!(settings.get(&WALE_COMPRESSION_LEVEL), Some(7));
+    assert_eq!(
+        settings.get(&WALE_COMPRESSION_LEVEL),
+        Some(CompressionLevel::Fixed(7))
+    );
     assert_eq!(settings.get(&WALE_BACKUP_WORKERS), 4);
     assert_eq!(settings.get(&WALE_RESTORE_WORKERS), 64);
     assert_eq!(settings.get(&WALE_BACKUP_READ_RATE), Some(1 << 20));
+    assert_eq!(settings.get(&WALE_UPLOAD_RATE), Some(2 << 20));
     let expected = [
         "WALG_COMPRESSION_METHOD=brotli: wale reads brotli and does not write it; what is new is written as zstd",
         "WALG_DELTA_MAX_STEPS has no effect: wale takes full backups; WAL-G's deltas are read",

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use wale_cluster::Secret;
+use wale_format::CodecSettings;
 use wale_ops::backup_fetch::BackupSelector;
+use wale_ops::backup_push::Processors;
 use wale_ops::verify::{RATE_LEAST, Share};
 
 /// Why a text is not a value.
@@ -279,6 +281,31 @@ pub(crate) fn rate(text: &str) -> Result<u64, BadValue> {
         return Err(BadValue::new(format!("{text} is less than 1MiB")).hint("write 1MiB or more"));
     }
     Ok(rate)
+}
+
+/// How hard zstd tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CompressionLevel {
+    /// At this level.
+    Fixed(i32),
+    /// As hard as the store leaves time for.
+    Auto,
+}
+
+/// A level of zstd, or `auto`.
+pub(crate) fn level(text: &str) -> Result<CompressionLevel, BadValue> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(CompressionLevel::Auto);
+    }
+    number(text, &CodecSettings::ZSTD_LEVELS)
+        .map(CompressionLevel::Fixed)
+        .map_err(|problem| problem.hint("write a level, or auto"))
+}
+
+/// A number of processors.
+pub(crate) fn processors(text: &str) -> Result<Processors, BadValue> {
+    text.parse()
+        .map_err(|problem: String| BadValue::new(problem).hint("write it as in 0.5"))
 }
 
 /// A share of what is stored.

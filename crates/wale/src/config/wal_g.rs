@@ -65,10 +65,6 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
         "WAL-G's configuration file is not read; give its settings in the environment or in wale's file",
     ),
     (
-        "WALG_NETWORK_RATE_LIMIT",
-        "only what a base backup reads can be limited, by WALE_BACKUP_READ_RATE",
-    ),
-    (
         "WALG_DELTA_MAX_STEPS",
         "wale takes full backups; WAL-G's deltas are read",
     ),
@@ -196,7 +192,7 @@ mod tests {
             ("WALG_PREVENT_WAL_OVERWRITE", "false", true),
             ("WALG_DELTA_MAX_STEPS", "0", false),
             ("WALG_DELTA_MAX_STEPS", "6", true),
-            ("WALG_NETWORK_RATE_LIMIT", "1000", true),
+            ("WALG_NETWORK_RATE_LIMIT", "1000", false),
             ("WALG_UPLOAD_QUEUE", "2", false),
         ] {
             assert_eq!(warning(name, text).is_some(), told, "{name}={text}");

@@ -37,6 +37,11 @@ pub(crate) fn run(arguments: &Copy, loaded: &Loaded, bar: &ProgressBar) -> Resul
     let copy = assemble::archive(there, Bounds::of_verb(settings))?.archive;
     let bounds = Bounds::of_verb(settings);
     let source = assemble::archive_within(settings, bounds, Some(copy.budget()))?.archive;
+    // The line is this host's. What the destination's own file says of it counts where nothing is said here.
+    let copy = match source.line().bytes_per_second() {
+        Some(_) => copy.behind(source.line().clone()),
+        None => copy,
+    };
     let work = copy_now(&source, &copy, &options, bar);
     let report = runtime::large(options.workers)?.block_on(work)?;
     for note in &report.notes {

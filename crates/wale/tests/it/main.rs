@@ -34,6 +34,7 @@ mod faults_swift;
 mod file_list;
 mod gcs;
 mod image;
+mod kindness;
 mod kubernetes;
 mod left_timelines;
 mod lost_mount;
