@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use chrono::DateTime;
 use futures_util::FutureExt as _;
 use sha2::{Digest, Sha256};
@@ -22,7 +23,7 @@ use wale_format::{
 use wale_pg::{ControlFile, MajorVersion, TimelineId};
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
 
-use crate::backup_push::testing::{copy_directory, small};
+use crate::backup_push::testing::{StoredListing, copy_directory, small};
 use crate::testing;
 
 pub(crate) const CONTROL_FILE: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
@@ -34,6 +35,8 @@ pub(crate) struct Bench {
     pub(crate) memory: MemoryStore,
     pub(crate) faulty: Arc<FaultyStore>,
     pub(crate) archive: Archive,
+    /// The index of its files, which is not in the archive until it is put there.
+    index: Bytes,
     folder: TempDir,
 }
 
@@ -68,6 +71,11 @@ fn make_cluster(folder: &Path) -> PathBuf {
     fs::write(data.join("pg_ident.conf"), "").unwrap();
     fs::write(data.join("pg_wal/000000010000000000000002"), "WAL").unwrap();
     fs::write(data.join("base/5/16390"), vec![3u8; 3 << 20]).unwrap();
+    // What compresses badly, so that a part of it can be told from the whole: more than one frame, and a table beside it.
+    fs::create_dir_all(data.join("base/6")).unwrap();
+    fs::write(data.join("base/6/16500"), noise(6 << 20, 1)).unwrap();
+    fs::write(data.join("base/6/16501"), noise(1 << 20, 2)).unwrap();
+    fs::write(data.join("base/6/16502"), noise(100_000, 3)).unwrap();
     for number in 1..40 {
         fs::write(
             data.join(format!("base/1/{number}")),
@@ -79,6 +87,16 @@ fn make_cluster(folder: &Path) -> PathBuf {
     data
 }
 
+/// Bytes that do not compress.
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         let memory = MemoryStore::new();
@@ -88,22 +106,28 @@ impl Bench {
             Codec::Zstd,
             256 << 20,
         );
-        let bench = Self {
+        let mut bench = Self {
             memory,
             faulty,
             archive,
+            index: Bytes::new(),
             folder: TempDir::new().unwrap(),
         };
-        bench.back_up().await;
+        bench.index = bench.back_up().await;
         bench
+    }
+
+    /// Stores the index of the files, as a backup does.
+    pub(crate) fn put_index(&self) {
+        self.insert(&layout::frames(&name()), self.index.to_vec());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// What `backup_push` does between start and commit, without a server.
-    async fn back_up(&self) {
+    /// What `backup_push` does between start and commit, without a server. Gives the index of the files.
+    async fn back_up(&self) -> Bytes {
         let data = make_cluster(self.folder.path());
         let listing = DataDirectory::at(&data)
             .walk(&WalkOptions {
@@ -111,7 +135,11 @@ impl Bench {
                 ignore: Vec::new(),
             })
             .unwrap();
-        let (parts, mut files) = copy_directory(
+        let StoredListing {
+            mut partitions,
+            mut files,
+            index,
+        } = copy_directory(
             &self.archive,
             name(),
             listing,
@@ -120,7 +148,6 @@ impl Bench {
         )
         .await
         .unwrap();
-        let mut partitions: Vec<PartitionRecord> = parts;
         let map = format!("16384 {}\n", self.path("space").display());
         let last: [(&str, &[u8]); 3] = [
             (ControlFile::PATH, CONTROL_FILE),
@@ -132,6 +159,7 @@ impl Bench {
         partitions.push(record);
         files.extend(more);
         self.commit(partitions, files);
+        index
     }
 
     fn commit(&self, partitions: Vec<PartitionRecord>, files: Vec<(String, u64, u32)>) {

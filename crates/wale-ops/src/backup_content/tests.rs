@@ -79,7 +79,7 @@ fn first_partition(bench: &Bench) -> (u32, Vec<u8>) {
     let reader = Seal::unencrypted(Codec::Zstd)
         .reader(Cursor::new(stored))
         .unwrap();
-    let mut reader = reader.plain(WINDOW_MAX_BYTES).unwrap();
+    let mut reader = reader.partition(WINDOW_MAX_BYTES).unwrap();
     reader.read_to_end(&mut plain).unwrap();
     (0, plain)
 }
