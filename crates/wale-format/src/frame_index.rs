@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::FrameStart;
 
-/// Bytes of a line, at most: a path of 4 KiB, or 40,000 frames, which are 160 GiB.
+/// Bytes of a line, at most: a path of 4 KiB, or 32,768 frames, which are 64 GiB.
 const LINE_MAX: usize = 1 << 20;
 /// Frames of a partition that are listed, at most; one with more is read whole. Two numbers of a TiB each take 26 bytes.
 const FRAMES_MAX: usize = LINE_MAX / 32;

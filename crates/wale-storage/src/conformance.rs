@@ -415,12 +415,25 @@ async fn ranges(store: &dyn Store) {
     let whole: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
     let body = body_from(Bytes::from(whole.clone()));
     store.put(&key, body).await.expect("stored");
-    for range in [0..1, 5..9, 0..3_000_000, 1_048_570..2_500_000, 2_999_999..3_000_000] {
+    for range in [
+        0..1,
+        5..9,
+        0..3_000_000,
+        1_048_570..2_500_000,
+        2_999_999..3_000_000,
+    ] {
         let object = store.get_range(&key, range.clone()).await.expect("opened");
-        assert_eq!(object.meta.size, 3_000_000, "what is told is told of the whole");
+        assert_eq!(
+            object.meta.size, 3_000_000,
+            "what is told is told of the whole"
+        );
         let pieces: Vec<Bytes> = object.body.try_collect().await.expect("read");
-        let bounds = usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small");
-        assert!(pieces.concat() == whole[bounds], "exactly the bytes {range:?}");
+        let bounds = usize::try_from(range.start).expect("small")
+            ..usize::try_from(range.end).expect("small");
+        assert!(
+            pieces.concat() == whole[bounds],
+            "exactly the bytes {range:?}"
+        );
     }
     let beyond = store.get_range(&key, 2_999_990..3_000_010).await;
     let read = async move { beyond?.body.try_collect::<Vec<Bytes>>().await };

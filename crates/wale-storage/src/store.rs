@@ -338,22 +338,24 @@ pub(crate) fn cut(object: Object, range: Range<u64>) -> Result<Object, StoreErro
     let Object { meta, body } = object;
     reaches(&meta, &range)?;
     let start = (body, range.start, range.end.saturating_sub(range.start));
-    let pieces = futures_util::stream::try_unfold(start, |(mut body, mut before, mut left)| async move {
-        while left > 0 {
-            let Some(mut piece) = body.try_next().await? else {
-                return Ok(None);
-            };
-            let passed = usize::try_from(before).map_or(piece.len(), |before| before.min(piece.len()));
-            before -= passed as u64;
-            piece.advance(passed);
-            piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            left -= piece.len() as u64;
-            if !piece.is_empty() {
-                return Ok(Some((piece, (body, before, left))));
+    let pieces =
+        futures_util::stream::try_unfold(start, |(mut body, mut before, mut left)| async move {
+            while left > 0 {
+                let Some(mut piece) = body.try_next().await? else {
+                    return Ok(None);
+                };
+                let passed =
+                    usize::try_from(before).map_or(piece.len(), |before| before.min(piece.len()));
+                before -= passed as u64;
+                piece.advance(passed);
+                piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= piece.len() as u64;
+                if !piece.is_empty() {
+                    return Ok(Some((piece, (body, before, left))));
+                }
             }
-        }
-        Ok(None)
-    });
+            Ok(None)
+        });
     Ok(Object {
         meta,
         body: pieces.boxed(),

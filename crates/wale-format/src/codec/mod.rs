@@ -21,7 +21,7 @@
 //!
 //! | codec | encoder | decoder |
 //! |---|---|---|
-//! | zstd 1 | 1.3 MiB window, tables and buffers; 90 MiB at level 19; of a partition 8 MiB more for the plain and the packed frame | window of the frame (0.25 MiB ours, 1 at level 3, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
+//! | zstd 1 | 1.3 MiB window, tables and buffers; 90 MiB at level 19; of a partition 4 MiB more for the plain and the packed frame | window of the frame (0.25 MiB ours, 1 at level 3, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
 //! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
 //! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB, never above what the caller allows, for a foreign stream that says so and brings the bytes |
 //! | brotli | not written | window of the stream, 4 MiB as WAL-G writes it and 16 MiB at most + 0.5 MiB |

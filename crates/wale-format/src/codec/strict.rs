@@ -74,10 +74,7 @@ impl BufRead for Source {
 
 /// The error for what stands behind the end.
 pub(super) fn followed() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "it is followed by other bytes",
-    )
+    io::Error::new(io::ErrorKind::InvalidData, "it is followed by other bytes")
 }
 
 enum StrictState {

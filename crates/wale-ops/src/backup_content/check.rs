@@ -67,7 +67,9 @@ pub(super) async fn some_files<S: Sink>(
     Ok(SomeFiles {
         files,
         bytes,
-        kept: kept.filter_map(|(path, bytes)| Some((path, bytes?))).collect(),
+        kept: kept
+            .filter_map(|(path, bytes)| Some((path, bytes?)))
+            .collect(),
     })
 }
 

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use wale_archive::described::DescriptionBounds;
 use wale_archive::{Archive, ConsumeError};
 use wale_format::{
-    BackupName, ManifestError, ManifestFile, ManifestItem, ManifestReader, WaleSentinel, hex, layout,
+    BackupName, ManifestError, ManifestFile, ManifestItem, ManifestReader, WaleSentinel, hex,
+    layout,
 };
 use wale_storage::ObjectKey;
 
@@ -174,12 +175,18 @@ impl Manifest {
         archive: &Archive,
         mut judge: impl FnMut(&ManifestFile) -> T + Send + 'static,
     ) -> Result<Option<T>> {
-        let (most, what) = (self.bytes, format!("the manifest of backup {}", self.backup));
+        let (most, what) = (
+            self.bytes,
+            format!("the manifest of backup {}", self.backup),
+        );
         let read = archive.read_sealed_text(&self.key, move |_, source| {
             let source = BufReader::new(source.take(most.saturating_add(1)));
             let mut reader = ManifestReader::new(source);
             let mut last = None;
-            while let Some(item) = reader.next_item().map_err(|error| not_readable(&what, error))? {
+            while let Some(item) = reader
+                .next_item()
+                .map_err(|error| not_readable(&what, error))?
+            {
                 if let ManifestItem::File(file) = item {
                     last = Some(judge(&file));
                 }

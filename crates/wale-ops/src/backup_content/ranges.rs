@@ -7,14 +7,16 @@ use std::ops::Range;
 
 use wale_archive::parts::StoredPart;
 use wale_archive::{Archive, ConsumeError};
-use wale_format::{BackupName, Codec, IndexItem, IndexReader, IndexedFile, IndexedPartition, layout};
+use wale_format::{
+    BackupName, Codec, IndexItem, IndexReader, IndexedFile, IndexedPartition, layout,
+};
 
 use crate::error::{Kind, OpError, Result};
 
 /// Bytes that a frame costs while the index is read: two offsets, where the wanted files begin and end in it, and whether it is wanted.
 const FRAME_COSTS: u64 = 16 + 8 + 8 + 1;
 
-/// The frames of an index may take this share of the memory, an eighth: of 64 MiB 250,000 frames, which are a TB. Beyond, whole
+/// The frames of an index may take this share of the memory, an eighth: of 64 MiB 250,000 frames, which are 500 GB. Beyond, whole
 /// partitions are read.
 const MEMORY_SHARE: u64 = 8;
 
@@ -143,7 +145,10 @@ impl WantedFrames {
         let parts = self.parts.iter();
         let worth = parts.filter_map(|(number, part)| {
             let runs = part.runs();
-            let stored: u64 = runs.iter().map(|run| run.stored.end - run.stored.start).sum();
+            let stored: u64 = runs
+                .iter()
+                .map(|run| run.stored.end - run.stored.start)
+                .sum();
             let whole = part.part.stored_bytes;
             (stored / WORTHWHILE_QUARTERS <= whole / 4).then_some((*number, runs))
         });
@@ -192,7 +197,10 @@ impl WantedPart {
 }
 
 fn wrong(why: &str) -> OpError {
-    OpError::new(Kind::CorruptData, format!("the index of the files is wrong: {why}"))
+    OpError::new(
+        Kind::CorruptData,
+        format!("the index of the files is wrong: {why}"),
+    )
 }
 
 #[cfg(test)]
@@ -252,7 +260,10 @@ mod tests {
             (&["b"], vec![run(100..1000, 768, 1024)]),
             (&["d"], vec![run(2000..2500, 512, 512)]),
             (&["c", "d"], vec![run(2000..2500, 0, 1024)]),
-            (&["a", "c"], vec![run(0..1000, 0, 1024), run(2000..2500, 0, 512)]),
+            (
+                &["a", "c"],
+                vec![run(0..1000, 0, 1024), run(2000..2500, 0, 512)],
+            ),
         ] {
             let found = wanted(paths).unwrap();
             assert_eq!(found, Ranges::from([(1, runs)]), "{paths:?}");
@@ -277,7 +288,10 @@ mod tests {
         };
         let parts = || vec![part.clone()];
         assert!(read(&[(1, 2500)], 4, parts(), files.clone()).is_ok());
-        assert!(read(&[(1, 2501)], 4, parts(), vec![]).is_err(), "another size");
+        assert!(
+            read(&[(1, 2501)], 4, parts(), vec![]).is_err(),
+            "another size"
+        );
         assert!(read(&[], 4, parts(), vec![]).is_err(), "no such partition");
         assert!(read(&[(1, 2500)], 3, parts(), vec![]).is_err(), "no memory");
         let twice = vec![part.clone(), part.clone()];

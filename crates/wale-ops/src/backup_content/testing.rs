@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,9 +17,9 @@ use tokio::runtime::Handle;
 use wale_archive::Archive;
 use wale_cluster::{DataDirectory, WalkOptions};
 use wale_format::{
-    BackupName, Codec, ManifestBuilder, ManifestFile, ManifestItem, ManifestReader,
-    PartitionRecord, Sentinel, SentinelOrigin, TablespaceRecord, WalRange, WaleSentinel, hex,
-    layout,
+    BackupName, Codec, IndexItem, IndexReader, IndexedPartition, ManifestBuilder, ManifestFile,
+    ManifestItem, ManifestReader, PartitionRecord, Seal, Sentinel, SentinelOrigin,
+    TablespaceRecord, WINDOW_MAX_BYTES, WalRange, WaleSentinel, hex, layout,
 };
 use wale_pg::{ControlFile, MajorVersion, TimelineId};
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
@@ -73,9 +74,9 @@ fn make_cluster(folder: &Path) -> PathBuf {
     fs::write(data.join("base/5/16390"), vec![3u8; 3 << 20]).unwrap();
     // What compresses badly, so that a part of it can be told from the whole: more than one frame, and a table beside it.
     fs::create_dir_all(data.join("base/6")).unwrap();
-    fs::write(data.join("base/6/16500"), noise(6 << 20, 1)).unwrap();
-    fs::write(data.join("base/6/16501"), noise(1 << 20, 2)).unwrap();
-    fs::write(data.join("base/6/16502"), noise(100_000, 3)).unwrap();
+    fs::write(data.join("base/6/16500"), noise(2_200_000, 1)).unwrap();
+    fs::write(data.join("base/6/16501"), noise(300_000, 2)).unwrap();
+    fs::write(data.join("base/6/16502"), noise(60_000, 3)).unwrap();
     for number in 1..40 {
         fs::write(
             data.join(format!("base/1/{number}")),
@@ -91,7 +92,9 @@ fn make_cluster(folder: &Path) -> PathBuf {
 fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         state.to_be_bytes()[0]
     };
     (0..bytes).map(|_| next()).collect()
@@ -230,6 +233,37 @@ impl Bench {
             .into_iter()
             .filter(|key| key.as_str().starts_with(&prefix))
             .collect()
+    }
+
+    /// What the index says of the partition that most files are in.
+    pub(crate) fn indexed(&self) -> IndexedPartition {
+        let mut index = Vec::new();
+        let reader = Seal::unencrypted(Codec::Zstd).reader(Cursor::new(self.index.clone()));
+        let mut plain = reader.unwrap().plain(WINDOW_MAX_BYTES).unwrap();
+        plain.read_to_end(&mut index).unwrap();
+        let mut index = IndexReader::new(&index[..]).unwrap();
+        match index.next_item().unwrap() {
+            Some(IndexItem::Partition(part)) => part,
+            other => panic!("{other:?} is no partition"),
+        }
+    }
+
+    /// Makes the backup another tool's: without a manifest, each partition in one frame.
+    pub(crate) fn make_foreign(&self) {
+        self.one_frame_each();
+        self.change_sentinel(|sentinel| sentinel.wale = None);
+    }
+
+    /// Stores every partition in one frame.
+    pub(crate) fn one_frame_each(&self) {
+        for key in self.partition_keys() {
+            let stored = self.memory.content(&key).unwrap();
+            let reader = Seal::unencrypted(Codec::Zstd).reader(Cursor::new(stored));
+            let mut frames = reader.unwrap().partition(WINDOW_MAX_BYTES).unwrap();
+            let mut plain = Vec::new();
+            frames.read_to_end(&mut plain).unwrap();
+            self.insert(key.as_str(), testing::encode(Codec::Zstd, &plain));
+        }
     }
 
     /// Takes an object away.

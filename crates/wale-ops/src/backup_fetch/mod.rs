@@ -48,6 +48,8 @@ mod marker;
 #[cfg(test)]
 mod one_answer_tests;
 mod only;
+#[cfg(test)]
+mod only_tests;
 mod open;
 mod options;
 mod outlook;

@@ -109,7 +109,9 @@ pub async fn fetch_some(
     if sources.have_manifests() {
         let is_wanted = Arc::clone(&wanted);
         let restored = sources.restored();
-        let needs = restored.want(&archive, move |path| is_wanted.wants(path)).await?;
+        let needs = restored
+            .want(&archive, move |path| is_wanted.wants(path))
+            .await?;
         wanted.check(&restored.name)?;
         plan::check_space(&facts::volumes(&options.target, &[], None, &needs)?)?;
         sources.spare_partitions(&archive).await;
@@ -173,7 +175,9 @@ impl Wanted {
     fn new(patterns: &[PathPattern]) -> Self {
         let patterns = patterns.iter().cloned();
         Self {
-            patterns: patterns.map(|pattern| (pattern, AtomicU64::new(0))).collect(),
+            patterns: patterns
+                .map(|pattern| (pattern, AtomicU64::new(0)))
+                .collect(),
         }
     }
 
@@ -303,16 +307,18 @@ impl SomeFolder {
         } else {
             path
         };
-        let mut file = self.tree.create_file(path, FILE_MODE).map_err(|error| could_not_write(error, path))?;
+        let mut file = self
+            .tree
+            .create_file(path, FILE_MODE)
+            .map_err(|error| could_not_write(error, path))?;
         file.write_all(content)
             .map_err(|error| OpError::from_io(error, format_args!("write \"{path}\"")))
     }
 
     /// Gives the files their place, when all are durable.
     fn finish(&self) -> Result<()> {
-        let failed = |error, path: &Path| {
-            OpError::from_io(error, format_args!("write {}", path.display()))
-        };
+        let failed =
+            |error, path: &Path| OpError::from_io(error, format_args!("write {}", path.display()));
         let incomplete = self.tree.path();
         durable::sync_tree(incomplete).map_err(|error| failed(error, incomplete))?;
         let entries = std::fs::read_dir(incomplete).map_err(|error| failed(error, incomplete))?;

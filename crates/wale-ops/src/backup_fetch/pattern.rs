@@ -111,7 +111,11 @@ mod tests {
             ("base/**", "base/16384/1", true),
             ("**", "global/pg_control", true),
             ("**/1259*", "base/5/1259_vm", true),
-            ("pg_tblspc/16999/PG_15_*/16384/16400*", "pg_tblspc/16999/PG_15_202209061/16384/16400.1", true),
+            (
+                "pg_tblspc/16999/PG_15_*/16384/16400*",
+                "pg_tblspc/16999/PG_15_202209061/16384/16400.1",
+                true,
+            ),
             ("base/5/125?", "base/5/1259", true),
             ("base/5/125?", "base/5/125", false),
             ("base?5", "base/5", false),

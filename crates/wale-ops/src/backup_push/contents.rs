@@ -14,7 +14,7 @@ const LISTED_PAGES_MAX: usize = 10_000;
 pub(super) struct BackupContents {
     pub(super) partitions: Vec<PartitionRecord>,
     pub(super) files: Vec<FileRecord>,
-    /// The partitions that are made of frames, and where these begin: 16 bytes for each 4 MiB of the cluster.
+    /// The partitions that are made of frames, and where these begin: 16 bytes for each 2 MiB of the cluster.
     pub(super) framed: Vec<IndexedPartition>,
     /// The first damaged pages.
     pub(super) damaged: Vec<DamagedPage>,

@@ -14,9 +14,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rustix::fs::{Advice, Mode, OFlags};
 use wale_archive::Clock;
 use wale_cluster::DataDirectory;
-use wale_format::{Crc32c, SealWriter};
 use wale_format::sentinel::DamagedPage;
 use wale_format::tar::{Meta, TarWriter};
+use wale_format::{Crc32c, SealWriter};
 use wale_pg::{Lsn, page, relation};
 use wale_pipeline::CancellationToken;
 

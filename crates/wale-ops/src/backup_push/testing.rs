@@ -16,11 +16,11 @@ use wale_pg::{ControlFile, Lsn, MajorVersion, TimelineId};
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
 use super::backup_end::{BackupEnd, RunningEnd};
-use super::frame_index;
 use super::contents::BackupContents;
 use super::copied::Copied;
 use super::ended::Ended;
 use super::files::{PartitionContents, SourceFile};
+use super::frame_index;
 use super::listing::{ListingFacts, parts_of, sources};
 use super::options::DamagedPagePolicy;
 use super::partitions::{CopyJob, StoredPartition, make_partition, small_partition};
@@ -78,7 +78,9 @@ pub(crate) async fn copy_directory(
     let files = contents.files.into_iter();
     Ok(StoredListing {
         partitions: contents.partitions,
-        files: files.map(|file| (file.path, file.size, file.crc32c)).collect(),
+        files: files
+            .map(|file| (file.path, file.size, file.crc32c))
+            .collect(),
         index,
     })
 }

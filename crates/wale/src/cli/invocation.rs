@@ -10,8 +10,8 @@ use super::deletion::{BackupMark, Delete, Retain};
 use super::rehearse::RehearseArguments;
 use super::restore::RestoreArguments;
 use super::verbs::{
-    BackupFetch, BackupFetchSome, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
-    WalPush,
+    BackupFetch, BackupFetchSome, BackupList, BackupPush, Check, Client, Config, Page, WalFetch,
+    WalPrefetch, WalPush,
 };
 use super::verify::Verify;
 use crate::config::Flags;

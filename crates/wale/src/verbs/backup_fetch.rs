@@ -60,7 +60,10 @@ pub(crate) fn run_some(
     let fetch = assemble::fetch(settings, target, selector, &goal)?;
     let options = SomeOptions {
         selector: fetch.selector,
-        workers: arguments.fetch.pool_size.map_or(fetch.workers, declared::workers),
+        workers: arguments
+            .fetch
+            .pool_size
+            .map_or(fetch.workers, declared::workers),
         owner: fetch.owner,
         ..SomeOptions::new(fetch.target, arguments.only.clone())
     };
@@ -70,7 +73,9 @@ pub(crate) fn run_some(
         let signals = Signals::listen()?;
         let (progress, cancel) = (Progress::new(), CancellationToken::new());
         let work = backup_fetch::fetch_some(&archive, &options, &progress, &cancel);
-        signals.cancel(&cancel, watch(bar, &progress, Box::pin(work))).await
+        signals
+            .cancel(&cancel, watch(bar, &progress, Box::pin(work)))
+            .await
     });
     let report = runtime::large(options.workers)?.block_on(report)?;
     tell_some(&report, &options);
