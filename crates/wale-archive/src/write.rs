@@ -7,7 +7,7 @@
 //! A body ends well only when both writers were finished. Dropping one before that breaks the body, and a broken body
 //! leaves nothing under the object's name: that is the store's promise.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};

@@ -114,6 +114,7 @@ impl<W: Write> FramesEncoder<W> {
         Ok((self.sink, self.frames))
     }
 
+    #[cfg(test)]
     pub(super) const fn get_ref(&self) -> &W {
         &self.sink
     }

@@ -107,7 +107,7 @@ pub(super) fn decoder<R: Read + Send + 'static>(
         source: Source::new(source),
         window_max,
         count,
-        place: Place::Before(0),
+        place: Place::Within,
     }))
 }
 

@@ -290,8 +290,9 @@ impl BackupReader<'_> {
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
             let (skip, bytes) = (run.skip, run.bytes);
             let consume = move |plain: &mut dyn Read| {
-                io::copy(&mut plain.take(skip), &mut io::sink())?;
-                extraction.extract(carrier, (&mut plain.take(bytes), rules), &stop)
+                io::copy(&mut (&mut *plain).take(skip), &mut io::sink())?;
+                let mut members = plain.take(bytes);
+                extraction.extract(carrier, (&mut members, rules), &stop)
             };
             let archive = self.archive;
             let stored = run.stored.clone();

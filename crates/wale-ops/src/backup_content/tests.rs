@@ -235,7 +235,7 @@ const DAMAGES: [Damage; 15] = [
             stored[at] ^= 1;
             bench.put_partition(number, Codec::Zstd, stored, 100);
         },
-        "cannot be decoded",
+        "is not the file of the manifest",
     ),
     (
         "another cluster's files",

@@ -17,9 +17,12 @@ pub(super) async fn open(
     range: Option<Range<u64>>,
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
+    let wanted = range
+        .as_ref()
+        .map(|range| range_header(range.start, Some(range.end)));
     let mut call = BlobCall::blob(Method::GET, key);
-    if let Some(range) = &range {
-        call = call.header("range", &range_header(range.start, Some(range.end)));
+    if let Some(wanted) = &wanted {
+        call = call.header("range", wanted);
     }
     let answer = client.call(&call).await;
     let answer = answer.map_err(|failure| client.error(failure, Asked::Object(key)))?;

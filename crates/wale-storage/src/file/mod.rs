@@ -192,7 +192,11 @@ fn delete(root: &Root, key: &ObjectKey) -> Result<(), StoreError> {
 
 impl FileStore {
     /// An object, or these bytes of one.
-    async fn open(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Object, StoreError> {
+    async fn opened(
+        &self,
+        key: &ObjectKey,
+        range: Option<Range<u64>>,
+    ) -> Result<Object, StoreError> {
         let target = key.clone();
         let (reading, meta) = self
             .blocking(move |root| Reading::open(&root, &target, range))
@@ -241,15 +245,15 @@ impl Store for FileStore {
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
-        self.open(key, None).await
+        self.opened(key, None).await
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
-        self.open(key, Some(range)).await
+        self.opened(key, Some(range)).await
     }
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
         let target = key.clone();
-        self.blocking(move |root| match Reading::open(&root, &target) {
+        self.blocking(move |root| match Reading::open(&root, &target, None) {
             Ok((_, meta)) => Ok(Some(meta)),
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -17,9 +17,12 @@ pub(super) async fn open(
     range: Option<Range<u64>>,
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
+    let wanted = range
+        .as_ref()
+        .map(|range| range_header(range.start, Some(range.end)));
     let mut call = Call::object(Method::GET, key).headers(&client.customer_key());
-    if let Some(range) = &range {
-        call = call.header("range", &range_header(range.start, Some(range.end)));
+    if let Some(wanted) = &wanted {
+        call = call.header("range", wanted);
     }
     let answer = match client.call(&call).await {
         Ok(answer) => answer,

@@ -20,12 +20,15 @@ pub(super) async fn open(
     range: Option<Range<u64>>,
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
+    let wanted = range
+        .as_ref()
+        .map(|range| range_header(range.start, Some(range.end)));
     let mut call = client.object(Method::GET, key);
     if content_type(key) == "application/json" {
         call = call.newest();
     }
-    if let Some(range) = &range {
-        call = call.header("range", &range_header(range.start, Some(range.end)));
+    if let Some(wanted) = &wanted {
+        call = call.header("range", wanted);
     }
     let answer = match client.call(&call).await {
         Ok(answer) => answer,
