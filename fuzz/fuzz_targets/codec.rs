@@ -1,4 +1,5 @@
-//! Objects as they come from the store, in every codec that wale reads: the first byte chooses it.
+//! Objects as they come from the store, in every codec that wale reads: the first byte chooses it, and whether the object is a
+//! partition, which may have several frames.
 //!
 //! Whatever the bytes are, the decoder ends with an error or with its output, in bounded memory; and what
 //! our encoder makes of the same bytes, the decoder gives back.
@@ -19,6 +20,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let codec = Codec::ALL[usize::from(first) % Codec::ALL.len()];
+    let is_partition = first >= 128;
     let seal = Seal::unencrypted(codec);
     let opened = |stored: Vec<u8>| {
         let reader = seal.reader(std::io::Cursor::new(stored));
@@ -26,7 +28,11 @@ fuzz_target!(|data: &[u8]| {
         // Whatever it is of.
         let _ = reader.locked(Content::Tar);
         let window = reader.window_bytes().clamp(8 << 20, WINDOW_MAX_BYTES);
-        reader.plain(window)
+        if is_partition {
+            reader.partition(window)
+        } else {
+            reader.plain(window)
+        }
     };
     if let Ok(plain) = opened(rest.to_vec()) {
         let mut scratch = [0; 4096];
@@ -36,9 +42,16 @@ fuzz_target!(|data: &[u8]| {
     if !codec.can_write() {
         return;
     }
-    let packing = seal.writer(Vec::new());
+    let packing = if is_partition {
+        seal.partition_writer(Vec::new())
+    } else {
+        seal.writer(Vec::new())
+    };
     let mut packing = packing.expect("every codec has a default level");
-    packing.write_all(rest).expect("a vector takes everything");
+    for piece in rest.chunks(700) {
+        let _ = packing.begin_member(piece.len() as u64);
+        packing.write_all(piece).expect("a vector takes everything");
+    }
     let packed = packing.finish().expect("a vector takes everything");
     let mut back = Vec::new();
     opened(packed)

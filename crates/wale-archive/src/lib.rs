@@ -78,7 +78,7 @@ pub use look::{Age, LOOK_HOLDS, Tail};
 pub use lost_history::LostHistory;
 pub use onward::Onward;
 pub use placed::is_offline;
-pub use read::{ConsumeError, SealedObject, damaged};
+pub use read::{ConsumeError, Frames, SealedObject, damaged};
 pub use readable::Unopened;
 pub use rehearsed::Rehearsals;
 pub use remedy::Remedy;

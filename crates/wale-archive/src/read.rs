@@ -4,6 +4,7 @@
 //! answering (try again), the stored bytes are damaged (never deliver them), and the reader gave up by itself.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -12,7 +13,7 @@ use wale_format::layout::{self, ArchiveKey};
 use wale_format::{Codec, Encryption, Locked, Seal, SealReader, ShownEncryption};
 use wale_pg::ArchiveFileName;
 use wale_pipeline::{MemoryBudget, StreamReader, blocking};
-use wale_storage::{ObjectKey, StoreError};
+use wale_storage::{ObjectKey, ObjectStream, StoreError};
 
 use crate::Archive;
 use crate::error::{Kind, OpError, Result};
@@ -106,11 +107,7 @@ impl Archive {
             Err(error) => return Err(OpError::from_store(error, format_args!("read {key}"))),
         };
         let size = object.meta.size;
-        let object = SealedObject {
-            key: key.clone(),
-            seal: self.seal_of(Codec::None),
-            source: StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current()),
-        };
+        let object = self.sealed(key, Codec::None, object.body);
         let work = move || object.read(|plain| consume(size, plain));
         on_thread(key, work).await.map(Some)
     }
@@ -155,15 +152,15 @@ impl Archive {
         on_thread(key, move || object.read(consume)).await
     }
 
-    /// As [`Archive::decode`], of a partition, which may have been compressed with a large window. What exceeds the share
-    /// of a worker is taken from the memory budget while it is read, of which the caller holds `held` bytes.
+    /// As [`Archive::decode`], of a partition, which may have been compressed with a large window, and in several frames. What exceeds
+    /// the share of a worker is taken from the memory budget while it is read, of which the caller holds `held` bytes.
     ///
     /// # Errors
     /// Those of [`Archive::decode`]; [`Kind::Configuration`] when the budget has no room for its window.
     pub async fn decode_partition<T, F>(
         &self,
         key: &ObjectKey,
-        codec: Codec,
+        (codec, frames): (Codec, Frames),
         held: u64,
         consume: F,
     ) -> Result<T>
@@ -173,7 +170,32 @@ impl Archive {
     {
         let object = self.open_stored(key, codec).await?;
         let (budget, runtime) = (self.budget().clone(), Handle::current());
-        let work = move || object.read_partition(&budget, held, &runtime, consume);
+        let work = move || object.read_partition(frames, (&budget, held), &runtime, consume);
+        on_thread(key, work).await
+    }
+
+    /// Lets `consume` read the plain bytes of frames that follow each other in a partition of zstd in the clear: those that lie in
+    /// `stored`, of which the caller knows where they begin and end.
+    ///
+    /// # Errors
+    /// As [`Archive::decode_partition`].
+    pub async fn decode_frames<T, F>(
+        &self,
+        key: &ObjectKey,
+        stored: Range<u64>,
+        held: u64,
+        consume: F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Read) -> Result<T, ConsumeError> + Send + 'static,
+    {
+        let object = self.store().get_range(key, stored).await;
+        let object = object.map_err(|e| OpError::from_store(e, format_args!("read {key}")))?;
+        let object = self.sealed(key, Codec::Zstd, object.body);
+        let (budget, runtime) = (self.budget().clone(), Handle::current());
+        let work =
+            move || object.read_partition(Frames::Several, (&budget, held), &runtime, consume);
         on_thread(key, work).await
     }
 
@@ -187,12 +209,25 @@ impl Archive {
             .get(key)
             .await
             .map_err(|e| OpError::from_store(e, format_args!("read {key}")))?;
-        Ok(SealedObject {
+        Ok(self.sealed(key, codec, object.body))
+    }
+
+    fn sealed(&self, key: &ObjectKey, codec: Codec, body: ObjectStream) -> SealedObject {
+        SealedObject {
             key: key.clone(),
             seal: self.seal_of(codec),
-            source: StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current()),
-        })
+            source: StreamReader::new(body, CHUNKS_AHEAD, &Handle::current()),
+        }
     }
+}
+
+/// How many compressed frames a partition may be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    /// One, whose end shows that nothing is missing: other tools' partitions may have no end marks.
+    One,
+    /// Several. The end marks of the tar show that nothing is missing, and the size in the record, too.
+    Several,
 }
 
 /// A stored object whose bytes are on their way, still sealed. All of its methods block.
@@ -220,8 +255,8 @@ impl SealedObject {
     /// Lets `consume` read the plain bytes of a partition; as [`Archive::decode_partition`].
     fn read_partition<T>(
         self,
-        budget: &MemoryBudget,
-        held: u64,
+        frames: Frames,
+        (budget, held): (&MemoryBudget, u64),
         runtime: &Handle,
         consume: impl FnOnce(&mut dyn Read) -> Result<T, ConsumeError>,
     ) -> Result<T> {
@@ -234,7 +269,12 @@ impl SealedObject {
                 return Err(window_too_large(&key, window, held).into());
             }
             let _memory = (more > 0).then(|| budget.blocking_acquire(more, runtime));
-            consume(&mut object.plain(window.max(PARTITION_WINDOW))?)
+            let window = window.max(PARTITION_WINDOW);
+            let mut plain = match frames {
+                Frames::One => object.plain(window)?,
+                Frames::Several => object.partition(window)?,
+            };
+            consume(&mut plain)
         };
         work().map_err(|error| explained(&key, error))
     }

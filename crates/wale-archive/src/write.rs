@@ -7,7 +7,7 @@
 //! A body ends well only when both writers were finished. Dropping one before that breaks the body, and a broken body
 //! leaves nothing under the object's name: that is the store's promise.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -63,27 +63,33 @@ impl Archive {
         }
     }
 
-    /// What seals an object under `codec`, and the body that comes of it for the store, in chunks of `chunk_bytes`, as fast as
-    /// the line has room. The memory is [`Archive::writer_bytes`].
+    /// What seals a partition under `codec`, and the body that comes of it for the store, in chunks of `chunk_bytes`, as fast as
+    /// the line has room. The memory is [`Archive::partition_writer_bytes`].
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
-    pub fn sealed_body(
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive seals its objects here"
+    )]
+    pub fn partition_body(
         &self,
         codec: Codec,
         chunk_bytes: usize,
     ) -> Result<(SealWriter<ChunkWriter>, Body)> {
-        let (writer, body) = self.body_of(&self.seal_of(codec), chunk_bytes)?;
-        Ok((writer, self.line().paced(body, Urgency::Waits).boxed()))
+        let (chunks, body) = self.chunked_body(chunk_bytes);
+        let writer = self.seal_of(codec).partition_writer(chunks);
+        let body = self.line().paced(body, Urgency::Waits).boxed();
+        Ok((writer.map_err(cannot_seal)?, body))
     }
 
-    /// As [`Archive::sealed_body`], of the WAL file `name`. Where this host could not read what it encrypts, the history of a
+    /// As [`Archive::partition_body`], of the WAL file `name`, in one frame. Where this host could not read what it encrypts, the history of a
     /// timeline stays in the clear: retention and base backups go by the histories, and they say no more than positions
     /// and why a timeline ended. It passes the line at once. `content` is what the object says of the bytes that will be written, where it can
     /// ([`Archive::notes_content`]).
     ///
     /// # Errors
-    /// As [`Archive::sealed_body`].
+    /// As [`Archive::partition_body`].
     pub fn sealed_wal(
         &self,
         name: &ArchiveFileName,
@@ -113,11 +119,11 @@ impl Archive {
         is_history && !opens
     }
 
-    /// The memory of one sealed body with its writer, in bytes: the seal, the chunk that is being filled, those that wait
+    /// The memory of one sealed partition with its writer, in bytes: the seal, the chunk that is being filled, those that wait
     /// and the one in the store's hands.
-    pub fn writer_bytes(&self, chunk_bytes: usize) -> u64 {
+    pub fn partition_writer_bytes(&self, chunk_bytes: usize) -> u64 {
         let chunks = 1 + QUEUE_CHUNKS + 1;
-        self.inner.seal.writer_bytes() + (chunks * chunk_bytes) as u64
+        self.inner.seal.partition_writer_bytes() + (chunks * chunk_bytes) as u64
     }
 
     /// Seals a small object in memory.
@@ -132,18 +138,38 @@ impl Archive {
     ///
     /// # Errors
     /// As [`Archive::seal_small`].
+    pub fn seal_small_as(&self, codec: Codec, plain: &[u8]) -> Result<Bytes> {
+        self.seal_written(codec, |sink| sink.write_all(plain))
+    }
+
+    /// As [`Archive::seal_small_as`], of what `write` writes.
+    ///
+    /// # Errors
+    /// As [`Archive::seal_small`]; those of `write`.
     #[expect(
         clippy::disallowed_methods,
         reason = "the archive seals its objects here"
     )]
-    pub fn seal_small_as(&self, codec: Codec, plain: &[u8]) -> Result<Bytes> {
-        let seal = self.seal_of(codec);
-        let mut writer = seal.writer(Vec::new()).map_err(cannot_seal)?;
-        let sealed = writer.write_all(plain).and_then(|()| writer.finish());
-        let sealed = sealed.map_err(|error: io::Error| {
-            OpError::internal("could not seal an object in memory").source(error)
-        })?;
-        Ok(sealed.into())
+    pub fn seal_written(
+        &self,
+        codec: Codec,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> Result<Bytes> {
+        let writer = self.seal_of(codec).writer(Vec::new());
+        sealed_in_memory(writer.map_err(cannot_seal)?, write)
+    }
+
+    /// As [`Archive::seal_small`], of a partition.
+    ///
+    /// # Errors
+    /// As [`Archive::seal_small`].
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the archive seals its objects here"
+    )]
+    pub fn seal_small_partition(&self, plain: &[u8]) -> Result<Bytes> {
+        let writer = self.inner.seal.partition_writer(Vec::new());
+        sealed_in_memory(writer.map_err(cannot_seal)?, |sink| sink.write_all(plain))
     }
 
     #[expect(
@@ -151,9 +177,15 @@ impl Archive {
         reason = "the archive seals its objects here"
     )]
     fn body_of(&self, seal: &Seal, chunk_bytes: usize) -> Result<(SealWriter<ChunkWriter>, Body)> {
+        let (chunks, body) = self.chunked_body(chunk_bytes);
+        let writer = seal.writer(chunks).map_err(cannot_seal)?;
+        Ok((writer, body))
+    }
+
+    /// A writer, and what is written to it as a body.
+    fn chunked_body(&self, chunk_bytes: usize) -> (ChunkWriter, Body) {
         let (sender, receiver) = wale_pipeline::channel(QUEUE_CHUNKS);
         let chunks = ChunkWriter::new(sender, chunk_bytes);
-        let writer = seal.writer(chunks).map_err(cannot_seal)?;
         let codec = receiver.sender_times();
         let body = receiver.into_stream();
         let body = body.map_err(|error| BodyError::new(error.to_string()));
@@ -161,8 +193,19 @@ impl Archive {
             Some(trial) => trial.watched(body.boxed(), codec),
             None => body.boxed(),
         };
-        Ok((writer, body))
+        (chunks, body)
     }
+}
+
+fn sealed_in_memory(
+    mut writer: SealWriter<Vec<u8>>,
+    write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+) -> Result<Bytes> {
+    let sealed = write(&mut writer).and_then(|()| writer.finish());
+    let sealed = sealed.map_err(|error: io::Error| {
+        OpError::internal("could not seal an object in memory").source(error)
+    })?;
+    Ok(sealed.into())
 }
 
 fn cannot_seal(error: CodecError) -> OpError {

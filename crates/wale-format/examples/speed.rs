@@ -80,7 +80,39 @@ fn codecs(plain: &[u8]) {
                 .map_or_else(String::new, |level| format!(" {level}"))
         );
         there_and_back(&name, &seal, plain);
+        if settings.codec == Codec::Zstd {
+            partition(&name, &seal, plain);
+        }
     }
+}
+
+/// The same as partitions have it, in frames.
+fn partition(name: &str, seal: &Seal, plain: &[u8]) {
+    let mut stored = Vec::new();
+    let time = best(|| {
+        let mut sink = std::mem::take(&mut stored);
+        sink.clear();
+        let mut writer = seal.partition_writer(sink).expect("writable");
+        for piece in plain.chunks(PIECE_BYTES) {
+            writer.write_all(piece).expect("a vector takes everything");
+        }
+        stored = writer.finish().expect("a vector takes everything");
+    });
+    let what = format!("{name} in frames");
+    show(
+        &format!("{what}, encode"),
+        plain.len(),
+        time,
+        Some(stored.len()),
+    );
+    let stored: &'static [u8] = stored.leak();
+    let mut piece = vec![0; PIECE_BYTES];
+    let time = best(|| {
+        let reader = seal.reader(stored).expect("a slice is read");
+        let mut plain = reader.partition(WINDOW_MAX_BYTES).expect("readable");
+        while plain.read(&mut piece).expect("whole") > 0 {}
+    });
+    show(&format!("{what}, decode"), plain.len(), time, None);
 }
 
 /// zstd's own levels, as every other program has them: ours are set otherwise.

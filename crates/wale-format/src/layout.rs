@@ -18,6 +18,7 @@
 //!     <backup>/metadata.json                      WAL-G's
 //!     <backup>/files_metadata.json                WAL-G's, read only
 //!     <backup>/backup_manifest                    PostgreSQL's
+//!     <backup>/wale_frames.json.zst               ours: where in the partitions the files lie
 //!     <backup>/wale_configuration.json            ours: the server's configuration, where it lies outside of PGDATA
 //!     <backup>/wale_rehearsed.json                ours: what the last rehearsal of a restore from it found
 //!     <backup>/wale_attempt.json                  ours: who writes the backup, or removes what is left of it; gone at the end
@@ -65,6 +66,7 @@ const EXTENDED_VERSION: &str = "extended_version.txt";
 const METADATA: &str = "metadata.json";
 const FILES_METADATA: &str = "files_metadata.json";
 const MANIFEST: &str = "backup_manifest";
+const FRAMES: &str = "wale_frames.json.zst";
 const CONFIGURATION: &str = "wale_configuration.json";
 const REHEARSED: &str = "wale_rehearsed.json";
 const ATTEMPT: &str = "wale_attempt.json";
@@ -135,6 +137,12 @@ pub fn files_metadata(backup: &BackupName) -> String {
 #[must_use]
 pub fn manifest(backup: &BackupName) -> String {
     format!("{BACKUP_PREFIX}{backup}/{MANIFEST}")
+}
+
+/// The key of the index that says where in the partitions the files lie. Nothing needs it.
+#[must_use]
+pub fn frames(backup: &BackupName) -> String {
+    format!("{BACKUP_PREFIX}{backup}/{FRAMES}")
 }
 
 /// The key of the configuration that lay outside of the data directory.
@@ -212,6 +220,8 @@ pub enum ArchiveKey {
     FilesMetadata(BackupName),
     /// PostgreSQL's manifest.
     Manifest(BackupName),
+    /// Where in the partitions the files lie.
+    Frames(BackupName),
     /// The configuration that lay outside of the data directory.
     Configuration(BackupName),
     /// What the last rehearsal found.
@@ -273,6 +283,7 @@ impl ArchiveKey {
             Self::Metadata(backup) => metadata(backup),
             Self::FilesMetadata(backup) => files_metadata(backup),
             Self::Manifest(backup) => manifest(backup),
+            Self::Frames(backup) => frames(backup),
             Self::Configuration(backup) => configuration(backup),
             Self::Rehearsed(backup) => rehearsed(backup),
             Self::Attempt(backup) => attempt(backup),
@@ -306,6 +317,7 @@ impl ArchiveKey {
             | Self::Metadata(backup)
             | Self::FilesMetadata(backup)
             | Self::Manifest(backup)
+            | Self::Frames(backup)
             | Self::Configuration(backup)
             | Self::Rehearsed(backup)
             | Self::Attempt(backup)
@@ -409,6 +421,7 @@ fn parse_backup(rest: &str) -> Option<ArchiveKey> {
         METADATA => Some(ArchiveKey::Metadata(backup)),
         FILES_METADATA => Some(ArchiveKey::FilesMetadata(backup)),
         MANIFEST => Some(ArchiveKey::Manifest(backup)),
+        FRAMES => Some(ArchiveKey::Frames(backup)),
         CONFIGURATION => Some(ArchiveKey::Configuration(backup)),
         REHEARSED => Some(ArchiveKey::Rehearsed(backup)),
         ATTEMPT => Some(ArchiveKey::Attempt(backup)),

@@ -31,6 +31,7 @@ mod encryption;
 pub mod codec;
 pub mod crypt;
 pub mod file_list;
+pub mod frame_index;
 pub mod identity;
 pub mod increment;
 pub mod layout;
@@ -44,10 +45,13 @@ pub mod tar;
 
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
-pub use codec::{AdaptiveStep, Codec, CodecError, CodecSettings, WINDOW_MAX_BYTES};
+pub use codec::{
+    AdaptiveStep, Codec, CodecError, CodecSettings, FrameStart, WINDOW_MAX_BYTES,
+};
 pub use crypt::{ContentDigest, KeyRing, Locked, WriteKey};
 pub use encryption::Encryption;
 pub use file_list::{FileListDatabase, FileListMember, FileListRelation, file_list};
+pub use frame_index::{IndexItem, IndexReader, IndexedFile, IndexedPartition};
 pub use identity::{ArchiveIdentity, EncryptionRecord, IdentityError};
 pub use increment::{Increment, IncrementError};
 pub use layout::ArchiveKey;

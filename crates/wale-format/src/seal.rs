@@ -13,7 +13,7 @@
 use std::io::{self, Cursor, Read, Write};
 use std::sync::Arc;
 
-use crate::codec::{self, Codec, CodecError, CodecSettings, Content, Encoder};
+use crate::codec::{self, Codec, CodecError, CodecSettings, Content, Encoder, FrameStart};
 use crate::crypt::{self, ContentDigest, CryptWriter, KeyRing, Locked, WriteKey};
 use crate::encryption::Encryption;
 
@@ -141,6 +141,30 @@ impl Seal {
         })
     }
 
+    /// As [`Seal::writer`], of a partition: zstd compresses it into several frames ([`SealWriter::begin_member`]), and
+    /// [`SealReader::partition`] reads it.
+    ///
+    /// # Errors
+    /// As [`Seal::writer`].
+    pub fn partition_writer<W: Write + Send + 'static>(
+        &self,
+        sink: W,
+    ) -> Result<SealWriter<W>, CodecError> {
+        let sink = self.key.writer(sink).map_err(|error| CodecError::SetUp {
+            codec: self.codec(),
+            reason: error.to_string(),
+        })?;
+        Ok(SealWriter {
+            encoder: codec::partition_encoder(self.codec, sink)?,
+        })
+    }
+
+    /// The memory that a writer of a partition takes, in bytes, beside its sink.
+    #[must_use]
+    pub fn partition_writer_bytes(&self) -> u64 {
+        codec::partition_encoder_bytes(self.codec) + self.key.writer_bytes()
+    }
+
     /// The memory that a writer takes, in bytes, beside its sink.
     #[must_use]
     pub fn writer_bytes(&self) -> u64 {
@@ -244,6 +268,24 @@ impl<W: Write> SealWriter<W> {
     pub fn finish(self) -> io::Result<W> {
         self.encoder.finish()?.finish()
     }
+
+    /// A member of so many bytes follows, header and padding counted: a frame ends before it where it does not fit any more.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn begin_member(&mut self, bytes: u64) -> io::Result<()> {
+        self.encoder.begin_unit(bytes)
+    }
+
+    /// As [`SealWriter::finish`]; also gives where the frames begin, by what comes out of the codec: where the object is encrypted they
+    /// lie elsewhere in it. None where there are no frames that can be decoded one by one.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish_frames(self) -> io::Result<(W, Vec<FrameStart>)> {
+        let (sink, frames) = self.encoder.finish_frames()?;
+        Ok((sink.finish()?, frames))
+    }
 }
 
 impl<W: Write> Write for SealWriter<W> {
@@ -311,6 +353,16 @@ impl SealReader {
     pub fn plain(self, window_max: u64) -> io::Result<Box<dyn Read + Send>> {
         let (head, rest) = self.content?;
         codec::decoder_within(self.codec, Cursor::new(head).chain(rest), window_max)
+    }
+
+    /// As [`SealReader::plain`], of what may be made of several frames. Its content must have an end of its own: that the object
+    /// was cut between two of them shows nowhere else.
+    ///
+    /// # Errors
+    /// As [`SealReader::plain`].
+    pub fn partition(self, window_max: u64) -> io::Result<Box<dyn Read + Send>> {
+        let (head, rest) = self.content?;
+        codec::frames_decoder(self.codec, Cursor::new(head).chain(rest), window_max)
     }
 }
 

@@ -71,6 +71,7 @@ async fn suite(store: Arc<dyn Store>, name_bytes: usize, backslashes: Backslashe
     unusual_names(&*store, name_bytes, backslashes).await;
     listed(&*store).await;
     read_while_replaced(&*store).await;
+    ranges(&*store).await;
     deleted_together(&*store).await;
     discarded(&*store).await;
 
@@ -407,6 +408,39 @@ async fn read_while_replaced(store: &dyn Store) {
     assert!(failed || read == before, "a reader sees one object");
     assert_eq!(content(store, &key).await, after);
     store.delete(&key).await.expect("deletes");
+}
+
+async fn ranges(store: &dyn Store) {
+    let key = key("ranges");
+    let whole: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let body = body_from(Bytes::from(whole.clone()));
+    store.put(&key, body).await.expect("stored");
+    for range in [
+        0..1,
+        5..9,
+        0..3_000_000,
+        1_048_570..2_500_000,
+        2_999_999..3_000_000,
+    ] {
+        let object = store.get_range(&key, range.clone()).await.expect("opened");
+        assert_eq!(
+            object.meta.size, 3_000_000,
+            "what is told is told of the whole"
+        );
+        let pieces: Vec<Bytes> = object.body.try_collect().await.expect("read");
+        let bounds = usize::try_from(range.start).expect("small")
+            ..usize::try_from(range.end).expect("small");
+        assert!(
+            pieces.concat() == whole[bounds],
+            "exactly the bytes {range:?}"
+        );
+    }
+    let beyond = store.get_range(&key, 2_999_990..3_000_010).await;
+    let read = async move { beyond?.body.try_collect::<Vec<Bytes>>().await };
+    read.await.expect_err("the object does not reach so far");
+    store.delete(&key).await.expect("deleted");
+    let gone = store.get_range(&key, 0..1).await.expect_err("it is gone");
+    assert!(matches!(gone, StoreError::NotFound { .. }), "{gone}");
 }
 
 async fn deleted_together(store: &dyn Store) {

@@ -6,6 +6,7 @@
 //! is there can still be read by its name, and a caller that must list asks one store alone.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,9 +44,19 @@ impl FallbackPart {
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
         let got = self.store.get(key).await;
+        self.note(&got);
+        got
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        let got = self.store.get_range(key, range).await;
+        self.note(&got);
+        got
+    }
+
+    fn note(&self, got: &Result<Object, StoreError>) {
         let is_silent = got.as_ref().is_err_and(StoreError::is_transient);
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = is_silent.then(Instant::now);
-        got
     }
 }
 
@@ -226,6 +237,21 @@ impl Store for FallbackStore {
                 Err(error) => {
                     failed.get_or_insert(error);
                 }
+            }
+        }
+        Err(failed.unwrap_or_else(|| StoreError::NotFound { key: key.clone() }))
+    }
+
+    /// From the first store that opens it. A body that breaks is not gone on with: who reads a part can read the whole.
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        let mut failed = None;
+        for index in self.order() {
+            match self.stores[index].get_range(key, range.clone()).await {
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+                opened => return opened,
             }
         }
         Err(failed.unwrap_or_else(|| StoreError::NotFound { key: key.clone() }))

@@ -3,6 +3,7 @@
 //! The limit is shared by all readers of the wrapper. It does not save up: an idle second buys nothing later.
 
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,6 +56,24 @@ impl PacedStore {
 }
 
 impl Pace {
+    /// An object whose bytes are paid for as they come.
+    fn taking(self: &Arc<Self>, object: Object) -> Object {
+        let pace = Arc::clone(self);
+        let body = object.body.then(move |piece| {
+            let pace = Arc::clone(&pace);
+            async move {
+                if let Ok(piece) = &piece {
+                    pace.take(piece.len() as u64).await;
+                }
+                piece
+            }
+        });
+        Object {
+            meta: object.meta,
+            body: body.boxed(),
+        }
+    }
+
     /// Takes `bytes` that came, and waits for as long as they cost.
     async fn take(&self, bytes: u64) {
         self.read.fetch_add(bytes, Ordering::Relaxed);
@@ -88,21 +107,11 @@ impl Store for PacedStore {
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
-        let Object { meta, body } = self.inner.get(key).await?;
-        let pace = Arc::clone(&self.pace);
-        let body = body.then(move |piece| {
-            let pace = Arc::clone(&pace);
-            async move {
-                if let Ok(piece) = &piece {
-                    pace.take(piece.len() as u64).await;
-                }
-                piece
-            }
-        });
-        Ok(Object {
-            meta,
-            body: body.boxed(),
-        })
+        Ok(self.pace.taking(self.inner.get(key).await?))
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        Ok(self.pace.taking(self.inner.get_range(key, range).await?))
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {

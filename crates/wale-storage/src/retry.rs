@@ -5,6 +5,7 @@
 //! its body is consumed, and only the caller can produce it again. Nor does it repeat a body that is being
 //! read: the caller knows how much of it he has used.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -355,6 +356,15 @@ impl Store for RetryStore {
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
         let object = self.request(|| self.inner.get(key)).await?;
+        Ok(Object {
+            meta: object.meta,
+            body: self.limited(object.body),
+        })
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        let get = || self.inner.get_range(key, range.clone());
+        let object = self.request(get).await?;
         Ok(Object {
             meta: object.meta,
             body: self.limited(object.body),

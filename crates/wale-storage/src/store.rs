@@ -1,10 +1,11 @@
 //! The one interface of the room, and the values that pass through it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
@@ -47,7 +48,7 @@ pub enum PutOutcome {
 
 /// An object that is being read.
 pub struct Object {
-    /// What it is. The body yields exactly `meta.size` bytes or an error.
+    /// What it is. The body yields exactly `meta.size` bytes, or those of the range that was asked for, or an error.
     pub meta: ObjectMeta,
     /// Its content.
     pub body: ObjectStream,
@@ -118,6 +119,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///
     /// [`StoreError::NotFound`]; from the body [`StoreError::Damaged`] when it is shorter than announced.
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError>;
+
+    /// As [`Store::get`], of these bytes of the object; what it says of the object is said of the whole. Here the whole is opened
+    /// and the rest of it passed over: a store that can do better does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`]; [`StoreError::Damaged`] when the object does not reach so far.
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        cut(self.get(key).await?, range)
+    }
 
     /// What is known of an object, `None` when it does not exist.
     ///
@@ -250,6 +261,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).get(key).await
     }
 
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        (**self).get_range(key, range).await
+    }
+
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
         (**self).head(key).await
     }
@@ -312,6 +327,57 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     async fn try_out(&self) -> Result<(), StoreError> {
         (**self).try_out().await
     }
+}
+
+/// These bytes of an object that was opened whole.
+///
+/// # Errors
+///
+/// [`StoreError::Damaged`] when it does not reach so far.
+pub(crate) fn cut(object: Object, range: Range<u64>) -> Result<Object, StoreError> {
+    let Object { meta, body } = object;
+    reaches(&meta, &range)?;
+    let start = (body, range.start, range.end.saturating_sub(range.start));
+    let pieces =
+        futures_util::stream::try_unfold(start, |(mut body, mut before, mut left)| async move {
+            while left > 0 {
+                let Some(mut piece) = body.try_next().await? else {
+                    return Ok(None);
+                };
+                let passed =
+                    usize::try_from(before).map_or(piece.len(), |before| before.min(piece.len()));
+                before -= passed as u64;
+                piece.advance(passed);
+                piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= piece.len() as u64;
+                if !piece.is_empty() {
+                    return Ok(Some((piece, (body, before, left))));
+                }
+            }
+            Ok(None)
+        });
+    Ok(Object {
+        meta,
+        body: pieces.boxed(),
+    })
+}
+
+/// Refuses a range that reaches beyond the object.
+///
+/// # Errors
+///
+/// [`StoreError::Damaged`].
+pub(crate) fn reaches(meta: &ObjectMeta, range: &Range<u64>) -> Result<(), StoreError> {
+    if range.end <= meta.size {
+        return Ok(());
+    }
+    Err(StoreError::Damaged {
+        key: meta.key.clone(),
+        reason: format!(
+            "it has {} bytes, and those up to {} were asked for",
+            meta.size, range.end
+        ),
+    })
 }
 
 /// Reads a small object whole: a sentinel, an identity, a manifest.

@@ -131,6 +131,7 @@ fn warns(verb: &Verb) -> bool {
         Verb::Serve
             | Verb::BackupPush(_)
             | Verb::BackupFetch(_)
+            | Verb::BackupFetchSome(_)
             | Verb::Restore(_)
             | Verb::BackupList(_)
             | Verb::Adopt { .. }

@@ -6,7 +6,8 @@
 //! Refuses to know: names of objects, how to decrypt, where the bytes come from or go to.
 //!
 //! Invariants:
-//! * An encoder writes exactly one frame with a checksum over the plain bytes (`none` copies).
+//! * An encoder writes exactly one frame with a checksum over the plain bytes (`none` copies). That of a partition writes several
+//!   with zstd ([`frames`]), and only the decoder of a partition reads several.
 //! * Dropping an [`Encoder`] without [`Encoder::finish`] leaves a stream that no decoder accepts
 //!   (except `none`, which has no end mark: there the store's own length is the proof).
 //! * A decoder ends (`Ok(0)`) only when the frame is whole, its checksum matched where the format has one (brotli and lzma have
@@ -20,7 +21,7 @@
 //!
 //! | codec | encoder | decoder |
 //! |---|---|---|
-//! | zstd 1 | 1.3 MiB window, tables and buffers; 90 MiB at level 19 | window of the frame (0.25 MiB ours, 1 at level 3, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
+//! | zstd 1 | 1.3 MiB window, tables and buffers; 90 MiB at level 19; of a partition 4 MiB more for the plain and the packed frame | window of the frame (0.25 MiB ours, 1 at level 3, 8 MiB WAL-G's, never above what the caller allows) + 0.25 MiB |
 //! | lz4 | 2 × 256 KiB block buffers | up to 2 × 4 MiB block + 64 KiB for a foreign frame, 0.6 MiB for ours |
 //! | lzo | 2 × 256 KiB block buffers + 32 KiB | 2 × 256 KiB; up to 2 × 64 MiB, never above what the caller allows, for a foreign stream that says so and brings the bytes |
 //! | brotli | not written | window of the stream, 4 MiB as WAL-G writes it and 16 MiB at most + 0.5 MiB |
@@ -29,6 +30,7 @@
 
 mod brotli;
 mod encrypted;
+mod frames;
 mod lz4;
 mod lzma;
 mod lzo;
@@ -44,7 +46,10 @@ use serde::{Deserialize, Serialize};
 
 pub use encrypted::Content;
 pub(crate) use encrypted::HEAD_BYTES;
+pub use frames::FrameStart;
+use frames::FramesEncoder;
 use strict::FrameDecoder as _;
+use zstd_frame::FrameCount;
 
 /// A compression method, known by the extension it gives to an object's name.
 ///
@@ -331,6 +336,7 @@ pub(crate) struct Encoder<W: Write> {
 enum Inner<W: Write> {
     Plain(W),
     Zstd(zstd::stream::write::Encoder<'static, W>),
+    Frames(Box<FramesEncoder<W>>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
     Lzo(Box<lzo::LzopEncoder<W>>),
 }
@@ -339,7 +345,7 @@ impl<W: Write> fmt::Debug for Encoder<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let codec = match &self.inner {
             Inner::Plain(_) => Codec::None,
-            Inner::Zstd(_) => Codec::Zstd,
+            Inner::Zstd(_) | Inner::Frames(_) => Codec::Zstd,
             Inner::Lz4(_) => Codec::Lz4,
             Inner::Lzo(_) => Codec::Lzo,
         };
@@ -378,7 +384,52 @@ pub(crate) fn encoder<W: Write + Send + 'static>(
     Ok(Encoder { inner })
 }
 
+/// As [`encoder`], of a partition, which zstd compresses into frames.
+///
+/// # Errors
+/// As [`encoder`].
+pub(crate) fn partition_encoder<W: Write + Send + 'static>(
+    settings: CodecSettings,
+    sink: W,
+) -> Result<Encoder<W>, CodecError> {
+    if settings.codec != Codec::Zstd {
+        return encoder(settings, sink);
+    }
+    settings.check()?;
+    let frames = FramesEncoder::new(sink, settings.zstd_level());
+    let frames = frames.map_err(|error| CodecError::SetUp {
+        codec: Codec::Zstd,
+        reason: error.to_string(),
+    })?;
+    Ok(Encoder {
+        inner: Inner::Frames(Box::new(frames)),
+    })
+}
+
 impl<W: Write> Encoder<W> {
+    /// So many bytes follow that should be in one frame; nothing where the object is one frame anyway.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub(crate) fn begin_unit(&mut self, bytes: u64) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Frames(frames) => frames.begin_unit(bytes),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Encoder::finish`]; also gives where the frames begin, none where the object is not made of frames that can be decoded
+    /// one by one.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub(crate) fn finish_frames(self) -> io::Result<(W, Vec<FrameStart>)> {
+        match self.inner {
+            Inner::Frames(frames) => frames.finish(),
+            inner => Encoder { inner }.finish().map(|sink| (sink, Vec::new())),
+        }
+    }
+
     /// Ends the frame and gives the sink back, not flushed.
     ///
     /// # Errors
@@ -387,6 +438,7 @@ impl<W: Write> Encoder<W> {
         match self.inner {
             Inner::Plain(sink) => Ok(sink),
             Inner::Zstd(encoder) => encoder.finish(),
+            Inner::Frames(frames) => frames.finish().map(|(sink, _)| sink),
             Inner::Lz4(encoder) => encoder.finish().map_err(io::Error::from),
             Inner::Lzo(encoder) => encoder.finish(),
         }
@@ -398,6 +450,7 @@ impl<W: Write> Encoder<W> {
         match &self.inner {
             Inner::Plain(sink) => sink,
             Inner::Zstd(encoder) => encoder.get_ref(),
+            Inner::Frames(frames) => frames.get_ref(),
             Inner::Lz4(encoder) => encoder.get_ref(),
             Inner::Lzo(encoder) => encoder.get_ref(),
         }
@@ -409,6 +462,7 @@ impl<W: Write> Write for Encoder<W> {
         match &mut self.inner {
             Inner::Plain(sink) => sink.write(bytes),
             Inner::Zstd(encoder) => encoder.write(bytes),
+            Inner::Frames(frames) => frames.write(bytes),
             Inner::Lz4(encoder) => encoder.write(bytes),
             Inner::Lzo(encoder) => encoder.write(bytes),
         }
@@ -418,6 +472,7 @@ impl<W: Write> Write for Encoder<W> {
         match &mut self.inner {
             Inner::Plain(sink) => sink.flush(),
             Inner::Zstd(encoder) => encoder.flush(),
+            Inner::Frames(frames) => frames.flush(),
             Inner::Lz4(encoder) => encoder.flush(),
             Inner::Lzo(encoder) => encoder.flush(),
         }
@@ -432,6 +487,14 @@ pub(crate) fn encoder_bytes(settings: CodecSettings) -> u64 {
         Codec::Zstd => zstd_frame::encoder_bytes(settings.zstd_level()),
         Codec::Lz4 | Codec::Lzo => 1 << 20,
         Codec::None | Codec::Brotli | Codec::Lzma => 0,
+    }
+}
+
+/// As [`encoder_bytes`], of a partition.
+pub(crate) fn partition_encoder_bytes(settings: CodecSettings) -> u64 {
+    match settings.codec {
+        Codec::Zstd => frames::frames_encoder_bytes(settings.zstd_level()),
+        _ => encoder_bytes(settings),
     }
 }
 
@@ -470,7 +533,7 @@ pub(crate) fn may_be_encrypted(codec: Codec, content: Content, head: &[u8]) -> b
 /// How the streams begin that have a beginning of their own.
 const fn magic(codec: Codec) -> Option<&'static [u8]> {
     match codec {
-        Codec::Zstd => Some(zstd_frame::ZstdFrame::MAGIC),
+        Codec::Zstd => Some(zstd_frame::ZstdFrames::MAGIC),
         Codec::Lz4 => Some(lz4::Lz4Frame::MAGIC),
         Codec::Lzo => Some(lzo::LzopFrame::MAGIC),
         Codec::Lzma => Some(lzma::LzmaStream::MAGIC),
@@ -492,11 +555,33 @@ pub(crate) fn decoder_within<R: Read + Send + 'static>(
 ) -> io::Result<Box<dyn Read + Send>> {
     match codec {
         Codec::None => Ok(Box::new(source)),
-        Codec::Zstd => Ok(Box::new(zstd_frame::decoder(source, window_max)?)),
+        Codec::Zstd => {
+            let decoder = zstd_frame::decoder(source, window_max, FrameCount::One)?;
+            Ok(Box::new(decoder))
+        }
         Codec::Lz4 => Ok(Box::new(lz4::decoder(source))),
         Codec::Lzo => Ok(Box::new(lzo::decoder(source, window_max))),
         Codec::Brotli => Ok(Box::new(brotli::decoder(source, window_max))),
         Codec::Lzma => Ok(Box::new(lzma::decoder(source, window_max))),
+    }
+}
+
+/// As [`decoder_within`], of what has an end of its own, a tar: with zstd one frame may follow another. Where an object was cut
+/// between two of them only its content shows it.
+///
+/// # Errors
+/// As [`decoder_within`].
+pub(crate) fn frames_decoder<R: Read + Send + 'static>(
+    codec: Codec,
+    source: R,
+    window_max: u64,
+) -> io::Result<Box<dyn Read + Send>> {
+    match codec {
+        Codec::Zstd => {
+            let decoder = zstd_frame::decoder(source, window_max, FrameCount::Several)?;
+            Ok(Box::new(decoder))
+        }
+        codec => decoder_within(codec, source, window_max),
     }
 }
 

@@ -72,6 +72,11 @@ impl BufRead for Source {
     }
 }
 
+/// The error for what stands behind the end.
+pub(super) fn followed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is followed by other bytes")
+}
+
 enum StrictState {
     New,
     Open,
@@ -123,10 +128,7 @@ impl<D: FrameDecoder> Strict<D> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if !self.decoder.source().fill_buf()?.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it is followed by other bytes",
-            ));
+            return Err(followed());
         }
         Ok(())
     }

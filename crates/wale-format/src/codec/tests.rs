@@ -337,6 +337,27 @@ fn the_real_programs_read_ours_and_we_read_theirs() {
     }
 }
 
+#[test]
+fn the_real_zstd_reads_a_partition_of_several_frames() {
+    let plain = sample(5_000_000);
+    let mut encoder = partition_encoder(Codec::Zstd.into(), Vec::new()).expect("writable");
+    for piece in plain.chunks(700_000) {
+        encoder.begin_unit(piece.len() as u64).expect("a vector");
+        encoder.write_all(piece).expect("a vector");
+    }
+    let (stored, frames) = encoder.finish_frames().expect("a vector");
+    assert!(frames.len() > 3);
+    if let Some(theirs) = pipe("zstd", &["-q", "-d", "-c"], &stored) {
+        assert!(theirs == plain);
+    }
+    // What is no partition has one frame.
+    let error = decode(Codec::Zstd, &stored).expect_err("several");
+    assert!(
+        error.to_string().contains("followed by other bytes"),
+        "{error}"
+    );
+}
+
 proptest! {
     #[test]
     fn decode_after_encode_is_identity(

@@ -1,10 +1,12 @@
-//! Zstandard: RFC 8878, one frame, content checksum on. Follows the `zstd` library 1.5.
+//! Zstandard: RFC 8878, one frame, content checksum on; where the caller says so, several that follow each other
+//! ([`super::frames`]). Follows the `zstd` library 1.5.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
-use zstd::zstd_safe::{CParameter, Strategy};
+use zstd::stream::raw::{self, Operation as _};
+use zstd::zstd_safe::{CParameter, DParameter, Strategy};
 
-use super::strict::{FrameDecoder, Source, Strict};
+use super::strict::{FrameDecoder, Source, Strict, followed};
 
 /// The window that a frame asks for, by the beginning of the stream; `None` where it is no frame or ends too early.
 pub(super) fn window_bytes(head: &[u8]) -> Option<u64> {
@@ -43,15 +45,12 @@ pub(super) fn encoder<W: Write>(
 }
 
 /// The library's level whose other parameters our own ones are set beside.
-const OWN_BASE: i32 = 1;
+pub(super) const OWN_BASE: i32 = 1;
 
 /// What levels 1 to 3 are. Theirs is the strategy that looks in one place, with matches of 5 bytes and more: numbers on a page differ in
 /// few bytes, and the library's level 1 passes over matches below 7. A small window and a small table stay in the processor's
 /// cache. Measured on pages, WAL, text and TOAST (bench/README.md). `None` for the levels that are the library's.
-///
-/// The result is one frame, as every reader wants it: several that follow each other would be faster by a tenth, and WAL-RUS
-/// reads only the first.
-fn own_parameters(level: i32) -> Option<[CParameter; 7]> {
+pub(super) fn own_parameters(level: i32) -> Option<[CParameter; 7]> {
     let (window_log, hash_log) = match level {
         1 => (18, 13),
         2 => (19, 14),
@@ -127,47 +126,105 @@ pub(super) fn encoder_bytes(level: i32) -> u64 {
     ENCODER_MIB[above_first.min(last)] << 20
 }
 
+/// How many frames an object holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameCount {
+    /// One: its end is the object's.
+    One,
+    /// One and more, of which the last says nothing about being it: the content must have an end of its own.
+    Several,
+}
+
 /// A decoder that refuses frames with a larger window than so many bytes (rounded up to a power of two).
 pub(super) fn decoder<R: Read + Send + 'static>(
     source: R,
     window_max: u64,
-) -> io::Result<Strict<ZstdFrame>> {
-    let mut inner = zstd::stream::read::Decoder::with_buffer(Source::new(source))?.single_frame();
+    count: FrameCount,
+) -> io::Result<Strict<ZstdFrames>> {
+    let mut inner = raw::Decoder::new()?;
     let log = window_max.next_power_of_two().trailing_zeros();
-    inner.window_log_max(log.clamp(10, 27))?;
-    Ok(Strict::new(ZstdFrame { inner, window_max }))
+    inner.set_parameter(DParameter::WindowLogMax(log.clamp(10, 27)))?;
+    Ok(Strict::new(ZstdFrames {
+        inner,
+        source: Source::new(source),
+        window_max,
+        count,
+        place: Place::Within,
+    }))
 }
 
-pub(super) struct ZstdFrame {
-    inner: zstd::stream::read::Decoder<'static, Source>,
+/// Where a decoder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Within a frame, or before the first.
+    Within,
+    /// Behind a frame; of the next one's magic number so many bytes were seen.
+    Behind(usize),
+}
+
+pub(super) struct ZstdFrames {
+    inner: raw::Decoder<'static>,
+    source: Source,
     window_max: u64,
+    count: FrameCount,
+    place: Place,
 }
 
-impl FrameDecoder for ZstdFrame {
+impl FrameDecoder for ZstdFrames {
     const NAME: &'static str = "zstd";
     const MAGIC: &'static [u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 
     fn decode(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(out).map_err(|error| {
-            // The library's words for ZSTD_error_frameParameter_windowTooLarge: nothing is damaged.
-            if error.to_string().contains("too much memory") {
-                let most = self.window_max >> 20;
-                let message =
-                    format!("its window is larger than the {most} MiB that are set aside for it");
-                return io::Error::new(io::ErrorKind::OutOfMemory, message);
+        loop {
+            let input = self.source.fill_buf()?;
+            let is_over = input.is_empty();
+            if let Place::Behind(seen) = self.place {
+                if self.count == FrameCount::One || is_over && seen == 0 {
+                    return Ok(0);
+                }
+                // The library passes over what says that it may be skipped, and nobody would know what it was.
+                let magic = &Self::MAGIC[seen..];
+                let compared = magic.len().min(input.len());
+                if input[..compared] != magic[..compared] {
+                    return Err(followed());
+                }
             }
-            error
-        })
+            let status = self.inner.run_on_buffers(input, out);
+            let status = status.map_err(|error| explained(error, self.window_max))?;
+            self.source.consume(status.bytes_read);
+            self.place = match self.place {
+                _ if status.remaining == 0 => Place::Behind(0),
+                Place::Behind(seen) if seen + status.bytes_read < Self::MAGIC.len() => {
+                    Place::Behind(seen + status.bytes_read)
+                }
+                _ => Place::Within,
+            };
+            if status.bytes_written > 0 {
+                return Ok(status.bytes_written);
+            }
+            if is_over && !self.is_complete() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
     }
 
     fn is_complete(&self) -> bool {
-        // The library answers `UnexpectedEof` when the source ends inside a frame, so `Ok(0)` is the end.
-        true
+        self.place == Place::Behind(0)
     }
 
     fn source(&mut self) -> &mut Source {
-        self.inner.get_mut()
+        &mut self.source
     }
+}
+
+/// The library's words for `ZSTD_error_frameParameter_windowTooLarge` mean no damage.
+fn explained(error: io::Error, window_max: u64) -> io::Error {
+    if error.to_string().contains("too much memory") {
+        let most = window_max >> 20;
+        let message = format!("its window is larger than the {most} MiB that are set aside for it");
+        return io::Error::new(io::ErrorKind::OutOfMemory, message);
+    }
+    error
 }
 
 #[cfg(test)]
@@ -247,7 +304,7 @@ mod tests {
         let bytes = frame(|encoder| encoder.window_log(27).unwrap(), &vec![1; 100_000]);
         let read = |window_max| {
             let mut plain = Vec::new();
-            decoder(io::Cursor::new(bytes.clone()), window_max)
+            decoder(io::Cursor::new(bytes.clone()), window_max, FrameCount::One)
                 .unwrap()
                 .read_to_end(&mut plain)
         };

@@ -36,6 +36,9 @@ pub enum MemberNames {
     Rooted,
 }
 
+/// Bytes of a name that a header holds; a longer one stands before it.
+const NAME_BYTES: usize = 100;
+
 /// Members that WAL-G calls by their plain names: it makes them itself.
 const PLAIN: [&str; 2] = ["backup_label", "tablespace_map"];
 
@@ -47,6 +50,20 @@ impl MemberNames {
             Self::Rooted if !PLAIN.contains(&path) => Cow::from(format!("/{path}")),
             Self::Rooted | Self::Relative => Cow::from(path),
         }
+    }
+
+    /// Bytes of a regular file as a member: its header, with a long name what says it, its content and the padding.
+    #[must_use]
+    pub fn member_bytes(self, path: &str, size: u64) -> u64 {
+        let block = BLOCK_BYTES as u64;
+        let name = byte_text::to_bytes(&self.of_file(path)).len();
+        let long = if name > NAME_BYTES {
+            block + (name as u64 + 1).next_multiple_of(block)
+        } else {
+            0
+        };
+        let content = size.checked_next_multiple_of(block).unwrap_or(u64::MAX);
+        content.saturating_add(long + block)
     }
 
     /// What the member of this directory is called; `""` is the data directory itself, which is `/` for both.
@@ -190,6 +207,19 @@ impl<W: Write> TarWriter<W> {
         self.written
     }
 
+    /// What members are called.
+    #[must_use]
+    pub const fn names(&self) -> MemberNames {
+        self.names
+    }
+
+    /// Bytes of the whole archive, were it ended now.
+    #[must_use]
+    pub const fn whole_bytes(&self) -> u64 {
+        let bytes = self.written + self.body_padding as u64 + 2 * BLOCK_BYTES as u64;
+        bytes.next_multiple_of(RECORD_BYTES as u64)
+    }
+
     /// Ends the archive: two zero blocks, then zero bytes up to a multiple of 10 KiB.
     /// Returns the sink, not flushed.
     ///
@@ -197,8 +227,7 @@ impl<W: Write> TarWriter<W> {
     /// `InvalidInput` when the last body is not complete; otherwise the sink's.
     pub fn finish(mut self) -> io::Result<W> {
         self.finish_body()?;
-        let record = RECORD_BYTES as u64;
-        let end = (self.written + 2 * BLOCK_BYTES as u64).next_multiple_of(record);
+        let end = self.whole_bytes();
         let count = usize::try_from(end - self.written).expect("at most a record and two blocks");
         self.put(&ZEROS[..count])?;
         Ok(self.sink)
@@ -208,6 +237,11 @@ impl<W: Write> TarWriter<W> {
     #[must_use]
     pub const fn get_ref(&self) -> &W {
         &self.sink
+    }
+
+    /// The sink, to tell it what comes. Nothing may be written to it.
+    pub const fn get_mut(&mut self) -> &mut W {
+        &mut self.sink
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -229,7 +263,7 @@ impl<W: Write> TarWriter<W> {
         self.finish_body()?;
         let (name, link) = (byte_text::to_bytes(name), byte_text::to_bytes(link));
         let mut header = Header::new_gnu();
-        let capacity = header.as_old().name.len();
+        let capacity = NAME_BYTES;
         if name.len() > capacity {
             self.long(&name, EntryType::GNULongName)?;
         }

@@ -8,6 +8,7 @@ use wale_format::BackupName;
 use wale_pg::ControlFile;
 
 use super::extract::{Extraction, ForeignLink};
+use super::manifest::TABLESPACE_MAP;
 use super::sink::Sink;
 use super::stored::StoredBackup;
 use crate::error::{Kind, OpError, Result};
@@ -32,6 +33,44 @@ pub(crate) struct WholeBackup {
     pub(crate) bytes: u64,
     /// A sentence about members that were left out.
     pub(crate) left_out: Option<String>,
+}
+
+/// Files of a backup that came.
+#[derive(Debug)]
+pub(crate) struct SomeFiles {
+    /// How many.
+    pub(crate) files: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Those that the sink did not get, by their paths.
+    pub(crate) kept: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// Checks that all came that were wanted.
+///
+/// # Errors
+///
+/// [`Kind::CorruptData`] for what is missing; those of the sink.
+pub(super) async fn some_files<S: Sink>(
+    archive: &Archive,
+    backup: &StoredBackup,
+    extraction: &Arc<Extraction<S>>,
+) -> Result<SomeFiles> {
+    check_arrived(archive, backup).await?;
+    let parts = Arc::clone(extraction);
+    blocking(move || parts.second_names()).await??;
+    let (files, bytes) = extraction.counts();
+    let control_file = extraction.take_control_file();
+    let map = extraction.take_tablespace_map();
+    let kept = [(ControlFile::PATH, control_file), (TABLESPACE_MAP, map)];
+    let kept = kept.into_iter();
+    Ok(SomeFiles {
+        files,
+        bytes,
+        kept: kept
+            .filter_map(|(path, bytes)| Some((path, bytes?)))
+            .collect(),
+    })
 }
 
 /// Checks it.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wale_archive::ConsumeError;
 use wale_archive::described::Delivery;
+use wale_archive::member_list::NameQuestion;
 use wale_format::tar::{Member, MemberKind, TarReader};
 use wale_format::{Crc32c, Increment, IncrementError};
 use wale_pg::ControlFile;
@@ -104,6 +105,15 @@ impl SecondName {
     }
 }
 
+/// Which members are wanted.
+struct Only(NameQuestion);
+
+impl std::fmt::Debug for Only {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Only").finish_non_exhaustive()
+    }
+}
+
 /// What the workers of one reading share.
 #[derive(Debug)]
 pub(super) struct Extraction<S> {
@@ -114,6 +124,8 @@ pub(super) struct Extraction<S> {
     strict: bool,
     /// Whether later backups build on it: then only what they lack is taken.
     is_base: bool,
+    /// Which members are wanted; none where all are.
+    only: Option<Only>,
     limits: Limits,
     rule: TablespaceRule,
     files: AtomicU64,
@@ -142,6 +154,7 @@ impl<S: Sink> Extraction<S> {
             progress: progress.clone(),
             strict: backup.manifest.is_some(),
             is_base: backup.is_base,
+            only: None,
             limits: Limits::of(backup),
             rule: TablespaceRule::new(oids, backup.major),
             files: AtomicU64::new(0),
@@ -154,6 +167,14 @@ impl<S: Sink> Extraction<S> {
             folders: Mutex::default(),
             strangers: Mutex::default(),
         })
+    }
+
+    /// The same, of which only files that are wanted go to the sink, and no directories.
+    pub(super) fn only(self, is_wanted: NameQuestion) -> Self {
+        Self {
+            only: Some(Only(is_wanted)),
+            ..self
+        }
     }
 
     /// Files and bytes that came.
@@ -222,6 +243,11 @@ impl<S: Sink> Extraction<S> {
                 return Err(came_unlisted(&member).into());
             }
             self.ledger.come(member.path.as_str());
+            if let Some(Only(is_wanted)) = &self.only
+                && (member.kind == MemberKind::Directory || !is_wanted(member.path.as_str()))
+            {
+                continue;
+            }
             if self.rule.is_beside_version_folder(member.path.as_str()) {
                 self.stranger(&member)?;
                 continue;

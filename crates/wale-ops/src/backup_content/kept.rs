@@ -5,11 +5,15 @@ use std::sync::Arc;
 use wale_archive::Archive;
 use wale_archive::member_list::Keep;
 use wale_archive::parts::StoredPart;
+use wale_format::ManifestFile;
 use wale_pg::ControlFile;
 
 use super::ledger::Ledger;
 use super::manifest::{MANIFEST, TABLESPACE_MAP};
+use super::needs::{DiskNeed, DiskNeeds};
+use super::ranges::{Ranges, Run, ranges};
 use super::stored::StoredBackup;
+use crate::error::Result;
 
 /// Files that always come with the backup: without its label and its control file nothing else is of use, and the map is changed.
 const ALWAYS_COME: [&str; 4] = [ControlFile::PATH, "backup_label", TABLESPACE_MAP, MANIFEST];
@@ -44,11 +48,17 @@ impl StoredBackup {
         KeptFiles(Arc::clone(&self.ledger))
     }
 
-    /// Puts the partitions aside of which no file is needed any more. WAL-G's list of files, which most backups of wale have, says
-    /// what is in each; where there is none, or it cannot be read, all are read. The list is not trusted: what is missing in the end
-    /// is looked for in the partitions that were put aside.
+    /// Puts the partitions aside of which no file is needed any more, and of the others finds the parts that are. The index of the files
+    /// says where each lies; where there is none, WAL-G's list, which most backups of wale have, says what is in each partition;
+    /// where neither can be read, all is read. Neither is trusted: what is missing in the end is looked for in all that was not read.
     pub(crate) async fn spare_partitions(&mut self, archive: &Archive) {
         if self.manifest.is_none() {
+            return;
+        }
+        let ledger = Arc::clone(&self.ledger);
+        let wanted = move |name: &str| ledger.is_missing(name);
+        if let Some(ranges) = ranges(archive, &self.name, &self.parts, wanted).await {
+            self.spare_by(ranges);
             return;
         }
         let ledger = Arc::clone(&self.ledger);
@@ -76,9 +86,68 @@ impl StoredBackup {
         (self.parts, self.spare) = parts.into_iter().partition(is_needed);
     }
 
-    /// Bytes of the partitions that were put aside, as stored.
+    /// Leaves the files out that are not wanted: they count as there already. Gives what the others need on disk.
+    ///
+    /// # Errors
+    ///
+    /// `CorruptData` when the manifest is another one by now; those of the store.
+    pub(crate) async fn want(
+        &self,
+        archive: &Archive,
+        is_wanted: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<DiskNeeds> {
+        let Some(manifest) = &self.manifest else {
+            return Ok(DiskNeeds::new());
+        };
+        let ledger = Arc::clone(&self.ledger);
+        let mut need = DiskNeed::default();
+        let judge = move |file: &ManifestFile| {
+            if is_wanted(&file.path) {
+                need.add(file.size);
+            } else {
+                ledger.keep(&file.path);
+            }
+            need
+        };
+        let need = manifest.for_each(archive, judge).await?;
+        Ok(DiskNeeds::from([(None, need.unwrap_or_default())]))
+    }
+
+    /// Whether there is an index by which parts of partitions are read.
+    pub(crate) fn is_read_in_part(&self) -> bool {
+        self.has_index
+    }
+
+    /// Reads of the partitions only what the index says. Those that it does not know are read whole.
+    fn spare_by(&mut self, mut ranges: Ranges) {
+        let parts = std::mem::take(&mut self.parts);
+        // The first has the directories, the last the control file.
+        let last = parts.iter().filter_map(|part| part.number).max();
+        ranges.retain(|number, _| *number != 0 && Some(*number) != last);
+        let is_spare = |part: &StoredPart| {
+            let runs = part.number.and_then(|number| ranges.get(&number));
+            runs.is_some_and(Vec::is_empty)
+        };
+        (self.spare, self.parts) = parts.into_iter().partition(is_spare);
+        self.has_index = true;
+        self.ranges = ranges;
+        self.ranges.retain(|_, runs| !runs.is_empty());
+    }
+
+    /// Stored bytes that are not read.
     pub(crate) fn spared_bytes(&self) -> u64 {
-        self.spare.iter().map(|part| part.size).sum()
+        let whole = self.spare.iter().map(|part| part.size);
+        let in_part = self.parts.iter().filter_map(|part| {
+            let runs = self.runs_of(part)?.iter();
+            let read: u64 = runs.map(|run| run.stored.end - run.stored.start).sum();
+            Some(part.size.saturating_sub(read))
+        });
+        whole.chain(in_part).sum()
+    }
+
+    /// What is read of a partition that is read in part.
+    pub(super) fn runs_of(&self, part: &StoredPart) -> Option<&[Run]> {
+        self.ranges.get(&part.number?).map(Vec::as_slice)
     }
 
     /// How many partitions were put aside.

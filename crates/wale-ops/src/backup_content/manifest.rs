@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use wale_archive::described::DescriptionBounds;
 use wale_archive::{Archive, ConsumeError};
 use wale_format::{
-    BackupName, ManifestError, ManifestItem, ManifestReader, WaleSentinel, hex, layout,
+    BackupName, ManifestError, ManifestFile, ManifestItem, ManifestReader, WaleSentinel, hex,
+    layout,
 };
 use wale_storage::ObjectKey;
 
@@ -160,6 +161,40 @@ impl Manifest {
         });
         match copied.await? {
             Some(sha256) if self.is_of(&sha256) => Ok(()),
+            _ => Err(self.changed()),
+        }
+    }
+
+    /// Reads it once more, and shows each file to `judge`. Gives what `judge` said last.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::CorruptData`] when it is another one than at the first reading; those of the store.
+    pub(super) async fn for_each<T: Send + 'static>(
+        &self,
+        archive: &Archive,
+        mut judge: impl FnMut(&ManifestFile) -> T + Send + 'static,
+    ) -> Result<Option<T>> {
+        let (most, what) = (
+            self.bytes,
+            format!("the manifest of backup {}", self.backup),
+        );
+        let read = archive.read_sealed_text(&self.key, move |_, source| {
+            let source = BufReader::new(source.take(most.saturating_add(1)));
+            let mut reader = ManifestReader::new(source);
+            let mut last = None;
+            while let Some(item) = reader
+                .next_item()
+                .map_err(|error| not_readable(&what, error))?
+            {
+                if let ManifestItem::File(file) = item {
+                    last = Some(judge(&file));
+                }
+            }
+            Ok::<_, ConsumeError>((last, reader.sha256()))
+        });
+        match read.await? {
+            Some((last, sha256)) if self.is_of(&sha256) => Ok(last),
             _ => Err(self.changed()),
         }
     }

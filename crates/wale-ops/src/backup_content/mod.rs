@@ -27,6 +27,7 @@ mod ledger;
 mod manifest;
 mod memory;
 mod needs;
+mod ranges;
 mod read;
 mod sink;
 mod stored;
@@ -36,7 +37,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use check::{WholeBackup, lacks_label};
+pub(crate) use check::{SomeFiles, WholeBackup, lacks_label};
 #[cfg(test)]
 pub(crate) use extract::FOREIGN_DIRECTORIES_MAX;
 pub(crate) use extract::ForeignLink;

@@ -1,25 +1,47 @@
 //! All partitions of a backup, some at a time, and then the check that everything came.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, stream};
 use wale_archive::Archive;
+use wale_archive::member_list::NameQuestion;
 use wale_archive::parts::StoredPart;
 use wale_archive::proof::BACKUP_DAMAGED_MAX;
+use wale_format::tar::TarEnd;
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::ObjectKey;
 
-use super::check::{WholeBackup, check, check_arrived};
+use super::check::{SomeFiles, WholeBackup, check, check_arrived, some_files};
 use super::extract::Extraction;
 use super::ledger::Carrier;
 use super::manifest::Manifest;
 use super::memory::WORKER_BYTES;
+use super::ranges::Run;
 use super::sink::Sink;
 use super::stored::{PartRules, StoredBackup};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::{Attempts, RetryBudget};
+
+/// What of the partitions is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// What is wanted, where the index says where it lies.
+    Wanted,
+    /// All, after what was wanted.
+    Whole,
+}
+
+impl Reading {
+    /// The first attempt at a whole partition: what came of it before came at an earlier one. So many attempts nobody makes.
+    const fn first_attempt(self) -> NonZeroU8 {
+        NonZeroU8::MIN.saturating_add(match self {
+            Self::Wanted => 1,
+            Self::Whole => 100,
+        })
+    }
+}
 
 /// Damage that a reading goes on behind, to find all of it. Memory: [`BACKUP_DAMAGED_MAX`] errors of some KiB.
 #[derive(Debug, Default)]
@@ -73,19 +95,48 @@ impl BackupReader<'_> {
         sink: &Arc<S>,
     ) -> Result<WholeBackup> {
         let extraction = Arc::new(Extraction::new(backup, sink, self.progress)?);
-        self.fetch_all(backup, &backup.parts, &extraction).await?;
+        self.fetch_wanted(backup, &extraction).await?;
+        check(self.archive, backup, &extraction).await
+    }
+
+    /// Reads what a backup has of the files that are missing still, and checks that all came. Of a backup that others made `is_wanted`
+    /// says which these are.
+    ///
+    /// # Errors
+    ///
+    /// As [`BackupReader::read`].
+    pub(crate) async fn read_some<S: Sink>(
+        &self,
+        backup: &StoredBackup,
+        is_wanted: NameQuestion,
+        sink: &Arc<S>,
+    ) -> Result<SomeFiles> {
+        let extraction = Extraction::new(backup, sink, self.progress)?;
+        let extraction = Arc::new(extraction.only(is_wanted));
+        self.fetch_wanted(backup, &extraction).await?;
+        some_files(self.archive, backup, &extraction).await
+    }
+
+    /// All partitions, or the parts of them that are wanted; and the rest where files are missing in the end.
+    async fn fetch_wanted<S: Sink>(
+        &self,
+        backup: &StoredBackup,
+        extraction: &Arc<Extraction<S>>,
+    ) -> Result<()> {
+        self.fetch_all(backup, &backup.parts, extraction).await?;
+        let is_partial = |part: &&StoredPart| backup.runs_of(part).is_some();
+        let in_part = backup.parts.iter().filter(is_partial);
+        let rest: Vec<StoredPart> = backup.spare.iter().chain(in_part).cloned().collect();
+        if !rest.is_empty() && !self.cancel.is_cancelled() && backup.ledger.missing() > 0 {
+            let name = &backup.name;
+            tracing::warn!(backup = %name, "the list of the backup's files was wrong: the partitions that it made superfluous are read, too");
+            self.fetch_all_of(backup, &rest, Reading::Whole, extraction)
+                .await?;
+        }
         if self.cancel.is_cancelled() {
             return Err(OpError::cancelled());
         }
-        if !backup.spare.is_empty() && backup.ledger.missing() > 0 {
-            let name = &backup.name;
-            tracing::warn!(backup = %name, "the list of the backup's files was wrong: the partitions that it made superfluous are read, too");
-            self.fetch_all(backup, &backup.spare, &extraction).await?;
-            if self.cancel.is_cancelled() {
-                return Err(OpError::cancelled());
-            }
-        }
-        check(self.archive, backup, &extraction).await
+        Ok(())
     }
 
     /// Reads a backup on which others build: what they lack goes to the sink. Gives how many files and bytes came.
@@ -150,6 +201,17 @@ impl BackupReader<'_> {
         parts: &[StoredPart],
         extraction: &Arc<Extraction<S>>,
     ) -> Result<()> {
+        self.fetch_all_of(backup, parts, Reading::Wanted, extraction)
+            .await
+    }
+
+    async fn fetch_all_of<S: Sink>(
+        &self,
+        backup: &StoredBackup,
+        parts: &[StoredPart],
+        reading: Reading,
+        extraction: &Arc<Extraction<S>>,
+    ) -> Result<()> {
         let workers = self.workers.max(1);
         let token = self.cancel.child_token();
         let _cancel_when_dropped = token.clone().drop_guard();
@@ -168,8 +230,18 @@ impl BackupReader<'_> {
             .map(|(number, part)| {
                 let rules = backup.rules_of(part);
                 let wanted = (number, part, rules);
-                let fetched = self.fetch_whole(backup, wanted, held, extraction, &token);
-                async move { (&part.key, fetched.await) }
+                let token = &token;
+                async move {
+                    let runs = backup.runs_of(part).filter(|_| reading == Reading::Wanted);
+                    if let Some(runs) = runs
+                        && self.fetch_runs(runs, wanted, held, extraction, token).await
+                    {
+                        return (&part.key, Ok(()));
+                    }
+                    let whole = (backup, reading);
+                    let fetched = self.fetch_whole(whole, wanted, held, extraction, token);
+                    (&part.key, fetched.await)
+                }
             })
             .collect();
         let mut results = stream::iter(work).buffer_unordered(workers);
@@ -190,17 +262,59 @@ impl BackupReader<'_> {
         ended.and(damage)
     }
 
+    /// Parts of a partition. Whether they came; if not, the whole shows what is wrong with it.
+    async fn fetch_runs<S: Sink>(
+        &self,
+        runs: &[Run],
+        (number, part, rules): (u32, &StoredPart, PartRules),
+        held: u64,
+        extraction: &Arc<Extraction<S>>,
+        token: &CancellationToken,
+    ) -> bool {
+        let Ok(key) = Archive::key(&part.key) else {
+            return false;
+        };
+        let carrier = Carrier {
+            partition: part.number.unwrap_or(number),
+            attempt: NonZeroU8::MIN,
+        };
+        // A run ends with a member, not with the tar; what the ledger lacks then is looked for.
+        let rules = PartRules {
+            end: TarEnd::Bare,
+            ..rules
+        };
+        for run in runs {
+            if token.is_cancelled() {
+                return false;
+            }
+            let (extraction, stop) = (Arc::clone(extraction), token.clone());
+            let (skip, bytes) = (run.skip, run.bytes);
+            let consume = move |plain: &mut dyn Read| {
+                io::copy(&mut (&mut *plain).take(skip), &mut io::sink())?;
+                let mut members = plain.take(bytes);
+                extraction.extract(carrier, (&mut members, rules), &stop)
+            };
+            let archive = self.archive;
+            let stored = run.stored.clone();
+            if let Err(error) = archive.decode_frames(&key, stored, held, consume).await {
+                tracing::warn!(%key, error = %error.chain(), "the whole partition is read, for a part of it cannot be");
+                return false;
+            }
+        }
+        true
+    }
+
     /// A partition; one that is damaged from another one of the archives that are read as one, where the manifest says of each file
     /// what it must be. What the damaged one brought whole stays.
     async fn fetch_whole<S: Sink>(
         &self,
-        backup: &StoredBackup,
+        (backup, reading): (&StoredBackup, Reading),
         wanted: (u32, &StoredPart, PartRules),
         held: u64,
         extraction: &Arc<Extraction<S>>,
         token: &CancellationToken,
     ) -> Result<()> {
-        let mut attempt = NonZeroU8::MIN;
+        let mut attempt = reading.first_attempt();
         let fetched = self.fetch(
             self.archive,
             wanted,
@@ -258,7 +372,8 @@ impl BackupReader<'_> {
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
             let consume =
                 move |plain: &mut dyn Read| extraction.extract(carrier, (plain, rules), &stop);
-            let decoded = archive.decode_partition(&key, part.codec, held, consume);
+            let form = (part.codec, rules.frames);
+            let decoded = archive.decode_partition(&key, form, held, consume);
             match decoded.await {
                 Ok(()) => return Ok(()),
                 Err(error) => wait_after(&mut attempts, error, &key, token).await?,

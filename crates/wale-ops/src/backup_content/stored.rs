@@ -12,7 +12,7 @@ use wale_archive::chain;
 use wale_archive::described::DescriptionBounds;
 use wale_archive::member_list::{Keep, MemberList};
 use wale_archive::parts::StoredPart;
-use wale_archive::{Archive, BackupEntry, ConsumeError, Remedy};
+use wale_archive::{Archive, BackupEntry, ConsumeError, Frames, Remedy};
 use wale_cluster::recovery::ConfigurationSet;
 use wale_cluster::{path_of_text, text_of_path};
 use wale_format::layout;
@@ -26,6 +26,7 @@ use super::ledger::Ledger;
 use super::manifest::{Manifest, TABLESPACE_MAP};
 use super::memory::WORKER_BYTES;
 use super::needs::{DiskNeed, DiskNeeds};
+use super::ranges::Ranges;
 use super::tablespaces::RecordedTablespace;
 use crate::error::{Kind, OpError, Result};
 use wale_format::hex;
@@ -43,6 +44,8 @@ const CHAIN_PARTS_MAX: usize = 1 << 17;
 pub(super) struct PartRules {
     /// How its tar may end.
     pub(super) end: TarEnd,
+    /// How many frames it may be made of: where one may follow another the end marks must stand in the last.
+    pub(super) frames: Frames,
     /// `global/pg_control` is passed over: a partition of its own has it. WAL-G's streamed backups have it twice.
     pub(super) leaves_control_file_out: bool,
 }
@@ -64,6 +67,10 @@ pub(crate) struct StoredBackup {
     pub(crate) parts: Vec<StoredPart>,
     /// Those of which nothing is needed, because the files are there already.
     pub(super) spare: Vec<StoredPart>,
+    /// What is read of those that are read in part.
+    pub(super) ranges: Ranges,
+    /// Whether an index says what is read.
+    pub(super) has_index: bool,
     /// Whether another tool's list says which files must arrive.
     is_listed: bool,
     /// Whether a later backup builds on it.
@@ -197,6 +204,8 @@ impl StoredBackup {
             memory: None,
             parts,
             spare: Vec::new(),
+            ranges: Ranges::new(),
+            has_index: false,
             is_listed: false,
             is_base: false,
             doubt: None,
@@ -213,14 +222,20 @@ impl StoredBackup {
     /// How one of its partitions is read. That WAL-G's streamed backups have no end marks is harmless where a cut is noticed
     /// in another way: by the list, or by the codec.
     pub(super) fn rules_of(&self, part: &StoredPart) -> PartRules {
-        let is_of_wal_g = self.manifest.is_none() && self.sentinel.lsn.is_some();
+        // A backup of wale's has end marks, be it read alone or as the base of another tool's delta.
+        let is_of_wal_g = self.wale().is_none() && self.sentinel.lsn.is_some();
         let end = if is_of_wal_g && (self.is_listed || part.codec != Codec::None) {
             TarEnd::Bare
         } else {
             TarEnd::Marked
         };
+        let frames = match self.wale() {
+            Some(_) => Frames::Several,
+            None => Frames::One,
+        };
         PartRules {
             end,
+            frames,
             leaves_control_file_out: is_of_wal_g
                 && !part.holds_control_file()
                 && self.parts.iter().any(StoredPart::holds_control_file),
@@ -354,9 +369,10 @@ impl StoredBackup {
         let _memory = archive.budget().acquire(WORKER_BYTES).await;
         for part in self.parts.iter().filter(is_candidate) {
             let key = Archive::key(&part.key)?;
-            let end = self.rules_of(part).end;
-            let find = move |plain: &mut dyn Read| find_map(plain, end);
-            let found = archive.decode_partition(&key, part.codec, WORKER_BYTES, find);
+            let rules = self.rules_of(part);
+            let find = move |plain: &mut dyn Read| find_map(plain, rules.end);
+            let form = (part.codec, rules.frames);
+            let found = archive.decode_partition(&key, form, WORKER_BYTES, find);
             let Some(bytes) = found.await? else { continue };
             let major = self.major.unwrap_or(MajorVersion::NEWEST);
             let map =

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Cursor, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use chrono::DateTime;
 use futures_util::FutureExt as _;
 use sha2::{Digest, Sha256};
@@ -15,14 +17,14 @@ use tokio::runtime::Handle;
 use wale_archive::Archive;
 use wale_cluster::{DataDirectory, WalkOptions};
 use wale_format::{
-    BackupName, Codec, ManifestBuilder, ManifestFile, ManifestItem, ManifestReader,
-    PartitionRecord, Sentinel, SentinelOrigin, TablespaceRecord, WalRange, WaleSentinel, hex,
-    layout,
+    BackupName, Codec, IndexItem, IndexReader, IndexedPartition, ManifestBuilder, ManifestFile,
+    ManifestItem, ManifestReader, PartitionRecord, Seal, Sentinel, SentinelOrigin,
+    TablespaceRecord, WINDOW_MAX_BYTES, WalRange, WaleSentinel, hex, layout,
 };
 use wale_pg::{ControlFile, MajorVersion, TimelineId};
 use wale_storage::{FaultPlan, FaultyStore, MemoryStore, ObjectKey, Store};
 
-use crate::backup_push::testing::{copy_directory, small};
+use crate::backup_push::testing::{StoredListing, copy_directory, small};
 use crate::testing;
 
 pub(crate) const CONTROL_FILE: &[u8] = include_bytes!("../../../wale-pg/testdata/control_file/15");
@@ -34,6 +36,8 @@ pub(crate) struct Bench {
     pub(crate) memory: MemoryStore,
     pub(crate) faulty: Arc<FaultyStore>,
     pub(crate) archive: Archive,
+    /// The index of its files, which is not in the archive until it is put there.
+    index: Bytes,
     folder: TempDir,
 }
 
@@ -68,6 +72,11 @@ fn make_cluster(folder: &Path) -> PathBuf {
     fs::write(data.join("pg_ident.conf"), "").unwrap();
     fs::write(data.join("pg_wal/000000010000000000000002"), "WAL").unwrap();
     fs::write(data.join("base/5/16390"), vec![3u8; 3 << 20]).unwrap();
+    // What compresses badly, so that a part of it can be told from the whole: more than one frame, and a table beside it.
+    fs::create_dir_all(data.join("base/6")).unwrap();
+    fs::write(data.join("base/6/16500"), noise(2_200_000, 1)).unwrap();
+    fs::write(data.join("base/6/16501"), noise(300_000, 2)).unwrap();
+    fs::write(data.join("base/6/16502"), noise(60_000, 3)).unwrap();
     for number in 1..40 {
         fs::write(
             data.join(format!("base/1/{number}")),
@@ -79,6 +88,18 @@ fn make_cluster(folder: &Path) -> PathBuf {
     data
 }
 
+/// Bytes that do not compress.
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 impl Bench {
     pub(crate) async fn new() -> Self {
         let memory = MemoryStore::new();
@@ -88,22 +109,28 @@ impl Bench {
             Codec::Zstd,
             256 << 20,
         );
-        let bench = Self {
+        let mut bench = Self {
             memory,
             faulty,
             archive,
+            index: Bytes::new(),
             folder: TempDir::new().unwrap(),
         };
-        bench.back_up().await;
+        bench.index = bench.back_up().await;
         bench
+    }
+
+    /// Stores the index of the files, as a backup does.
+    pub(crate) fn put_index(&self) {
+        self.insert(&layout::frames(&name()), self.index.to_vec());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// What `backup_push` does between start and commit, without a server.
-    async fn back_up(&self) {
+    /// What `backup_push` does between start and commit, without a server. Gives the index of the files.
+    async fn back_up(&self) -> Bytes {
         let data = make_cluster(self.folder.path());
         let listing = DataDirectory::at(&data)
             .walk(&WalkOptions {
@@ -111,7 +138,11 @@ impl Bench {
                 ignore: Vec::new(),
             })
             .unwrap();
-        let (parts, mut files) = copy_directory(
+        let StoredListing {
+            mut partitions,
+            mut files,
+            index,
+        } = copy_directory(
             &self.archive,
             name(),
             listing,
@@ -120,7 +151,6 @@ impl Bench {
         )
         .await
         .unwrap();
-        let mut partitions: Vec<PartitionRecord> = parts;
         let map = format!("16384 {}\n", self.path("space").display());
         let last: [(&str, &[u8]); 3] = [
             (ControlFile::PATH, CONTROL_FILE),
@@ -132,6 +162,7 @@ impl Bench {
         partitions.push(record);
         files.extend(more);
         self.commit(partitions, files);
+        index
     }
 
     fn commit(&self, partitions: Vec<PartitionRecord>, files: Vec<(String, u64, u32)>) {
@@ -202,6 +233,38 @@ impl Bench {
             .into_iter()
             .filter(|key| key.as_str().starts_with(&prefix))
             .collect()
+    }
+
+    /// What the index says of the partition that most files are in.
+    pub(crate) fn indexed(&self) -> IndexedPartition {
+        let mut index = Vec::new();
+        let reader = Seal::unencrypted(Codec::Zstd).reader(Cursor::new(self.index.clone()));
+        let mut plain = reader.unwrap().plain(WINDOW_MAX_BYTES).unwrap();
+        plain.read_to_end(&mut index).unwrap();
+        let mut index = IndexReader::new(&index[..]).unwrap();
+        match index.next_item().unwrap() {
+            Some(IndexItem::Partition(part)) => part,
+            other => panic!("{other:?} is no partition"),
+        }
+    }
+
+    /// Makes the backup another tool's: without a manifest, each partition in one frame.
+    pub(crate) fn make_foreign(&self) {
+        self.one_frame_each();
+        self.change_sentinel(|sentinel| sentinel.wale = None);
+    }
+
+    /// Stores every partition in one frame; what is none of zstd, or cannot be read, stays as it is.
+    pub(crate) fn one_frame_each(&self) {
+        for key in self.partition_keys() {
+            let stored = self.memory.content(&key).unwrap();
+            let reader = Seal::unencrypted(Codec::Zstd).reader(Cursor::new(stored));
+            let mut frames = reader.unwrap().partition(WINDOW_MAX_BYTES).unwrap();
+            let mut plain = Vec::new();
+            if key.as_str().ends_with(".zst") && frames.read_to_end(&mut plain).is_ok() {
+                self.insert(key.as_str(), testing::encode(Codec::Zstd, &plain));
+            }
+        }
     }
 
     /// Takes an object away.

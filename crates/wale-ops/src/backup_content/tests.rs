@@ -12,10 +12,11 @@ use wale_format::{Codec, Seal, WINDOW_MAX_BYTES, layout};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{
-    FallbackStore, Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, Store, Verb,
+    FallbackStore, Fault, FaultPlan, FaultyStore, MemoryStore, ObjectKey, Occurrence, PacedStore,
+    Store, Verb,
 };
 
-use super::testing::{Bench, CONTROL_FILE, name};
+use super::testing::{Bench, CONTROL_FILE, name, read_manifest};
 use super::{BackupReader, Damages, Nowhere, StoredBackup, WholeBackup};
 use crate::backup_fetch::RestoreOptions;
 use crate::error::{Kind, OpError};
@@ -79,9 +80,19 @@ fn first_partition(bench: &Bench) -> (u32, Vec<u8>) {
     let reader = Seal::unencrypted(Codec::Zstd)
         .reader(Cursor::new(stored))
         .unwrap();
-    let mut reader = reader.plain(WINDOW_MAX_BYTES).unwrap();
+    let mut reader = reader.partition(WINDOW_MAX_BYTES).unwrap();
     reader.read_to_end(&mut plain).unwrap();
     (0, plain)
+}
+
+/// The partition of several frames: its number, its bytes, and where its frames begin.
+fn frames(bench: &Bench) -> (u32, Vec<u8>, Vec<usize>) {
+    let part = bench.indexed();
+    let key = layout::partition(&name(), part.number, Codec::Zstd);
+    let stored = bench.memory.content(&ObjectKey::new(&key).unwrap());
+    let starts = part.frames.iter();
+    let borders = starts.map(|frame| usize::try_from(frame.stored).unwrap());
+    (part.number, stored.unwrap().to_vec(), borders.collect())
 }
 
 /// Adds a partition with an empty file.
@@ -94,7 +105,7 @@ fn add_file(bench: &Bench, path: &str) {
 
 /// Makes it another tool's.
 fn foreign(bench: &Bench) {
-    bench.change_sentinel(|sentinel| sentinel.wale = None);
+    bench.make_foreign();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +130,7 @@ async fn a_whole_backup_is_read_into_nowhere_and_nothing_is_written() {
 type Damage = (&'static str, fn(&Bench), &'static str);
 
 /// What can be wrong with a backup of wale's.
-const DAMAGES: [Damage; 12] = [
+const DAMAGES: [Damage; 15] = [
     (
         "a missing part",
         |bench| bench.remove(&bench.partition_keys()[1]),
@@ -198,6 +209,35 @@ const DAMAGES: [Damage; 12] = [
         "cannot be decoded",
     ),
     (
+        "a partition that is cut between two frames",
+        |bench| {
+            let (number, stored, borders) = frames(bench);
+            let cut = stored[..borders[2]].to_vec();
+            bench.put_partition(number, Codec::Zstd, cut, 100);
+        },
+        "truncated",
+    ),
+    (
+        "a partition behind which a frame stands",
+        |bench| {
+            let (number, stored, _) = frames(bench);
+            let longer = [stored, encode(Codec::Zstd, b"more")].concat();
+            bench.put_partition(number, Codec::Zstd, longer, 100);
+        },
+        "other bytes follow the end marks",
+    ),
+    (
+        "a damaged frame",
+        |bench| {
+            let (number, mut stored, borders) = frames(bench);
+            let at = stored.len() - 30_000;
+            assert!(at > borders[3]);
+            stored[at] ^= 1;
+            bench.put_partition(number, Codec::Zstd, stored, 100);
+        },
+        "is not the file of the manifest",
+    ),
+    (
         "another cluster's files",
         |bench| bench.change_sentinel(|sentinel| sentinel.system_identifier = Some(1)),
         "holds another cluster's files",
@@ -213,6 +253,78 @@ async fn what_a_restore_finds_wrong_with_a_backup_is_found_without_a_place_for_i
         assert_eq!(error.kind, Kind::CorruptData, "{what}: {error:?}");
         assert!(error.chain().contains(told), "{what}: {}", error.chain());
     }
+}
+
+/// Of a few files that are wanted only the frames are read that hold them, unless the index is of no use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_there_are_not_read_again_and_the_index_is_not_trusted() {
+    type Change = fn(&Bench, &ObjectKey);
+    let cases: [(&str, Change, bool); 5] = [
+        ("as it is", |_, _| (), true),
+        ("none", |bench, key| bench.remove(key), false),
+        (
+            "noise",
+            |bench, key| bench.insert(key.as_str(), vec![7; 900]),
+            false,
+        ),
+        (
+            "cut",
+            |bench, key| {
+                let mut index = bench.memory.content(key).unwrap().to_vec();
+                index.truncate(index.len() / 2);
+                bench.insert(key.as_str(), index);
+            },
+            false,
+        ),
+        (
+            "another backup's",
+            |bench, key| {
+                let wrong = "{\"version\":1}\n{\"file\":\"base/6/16501\",\"partition\":1,\"offset\":0,\"bytes\":1024}\n";
+                bench.insert(key.as_str(), encode(Codec::Zstd, wrong.as_bytes()));
+            },
+            false,
+        ),
+    ];
+    for (what, change, saves) in cases {
+        let bench = Bench::new().await;
+        bench.put_index();
+        change(&bench, &ObjectKey::new(&layout::frames(&name())).unwrap());
+        let (came, read) = read_missing(&bench, "base/6/16501").await;
+        // The file, the control file, the label and the map.
+        assert_eq!(came.files, 4, "{what}");
+        assert_eq!(read < 1_200_000, saves, "{what}: {read} bytes");
+    }
+}
+
+/// Reads the backup where all files but one are there. Gives what came, and how many bytes of the archive were read.
+async fn read_missing(bench: &Bench, missing: &str) -> (WholeBackup, u64) {
+    let (progress, cancel) = (Progress::new(), CancellationToken::new());
+    let counted = Arc::new(PacedStore::new(Arc::clone(bench.archive.store()), None));
+    let archive = bench
+        .archive
+        .over(counted.clone(), bench.archive.budget().clone());
+    let catalog = archive.catalog().await.unwrap();
+    let entry = catalog.find(&name()).unwrap();
+    let mut backup = StoredBackup::load(&archive, entry).await.unwrap();
+    let kept = backup.kept();
+    let key = ObjectKey::new(&layout::manifest(&name())).unwrap();
+    let (files, _) = read_manifest(&bench.memory.content(&key).unwrap());
+    for path in files.keys().filter(|path| *path != missing) {
+        if kept.expected(path).is_some() {
+            kept.keep(path);
+        }
+    }
+    backup.spare_partitions(&archive).await;
+    let reader = BackupReader {
+        archive: &archive,
+        progress: &progress,
+        cancel: &cancel,
+        workers: 1,
+        described: backup.held_bytes(),
+        damages: None,
+    };
+    let came = reader.read(&backup, &Arc::new(Nowhere)).await.unwrap();
+    (came, counted.bytes_read())
 }
 
 /// What can be wrong where no manifest says what must come.

@@ -16,7 +16,7 @@ use crate::testing;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_backup_without_its_label_is_refused() {
     let bench = Bench::new().await;
-    bench.change_sentinel(|sentinel| sentinel.wale = None);
+    bench.make_foreign();
     bench.restore(&bench.options()).await.unwrap();
     fs::remove_dir_all(bench.path("target")).unwrap();
     fs::remove_dir_all(bench.path("elsewhere")).unwrap();
@@ -48,7 +48,7 @@ const META: Meta = Meta {
 
 /// Adds a partition to the bench's backup, which is WAL-E's from now on.
 fn add_partition(bench: &Bench, make: &dyn Fn(&mut TarWriter<Vec<u8>>)) {
-    bench.change_sentinel(|sentinel| sentinel.wale = None);
+    bench.make_foreign();
     let mut tar = TarWriter::new(Vec::new());
     make(&mut tar);
     let stored = testing::encode(Codec::Lzo, &as_hard_links(tar.finish().unwrap()));
@@ -123,7 +123,7 @@ async fn a_hard_link_may_lead_into_another_partition() {
     let large = vec![7; 4 << 20];
     for order in [[90, 91], [91, 90]] {
         let bench = Bench::new().await;
-        bench.change_sentinel(|sentinel| sentinel.wale = None);
+        bench.make_foreign();
         let mut file = TarWriter::new(Vec::new());
         file.file_header("extra/one", large.len() as u64, &META)
             .unwrap();
@@ -183,6 +183,7 @@ async fn fault_117_what_wal_g_lists_and_no_part_holds_fails_the_restore_by_name(
         ("unchanged", Some("names files as unchanged")),
     ] {
         let bench = Bench::new().await;
+        bench.one_frame_each();
         bench.change_sentinel(|sentinel| {
             sentinel.wale = None;
             sentinel.files_metadata_disabled = None;

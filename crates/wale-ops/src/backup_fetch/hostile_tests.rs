@@ -61,7 +61,7 @@ fn octal(size: u64) -> [u8; 12] {
 /// Adds a partition to the bench's backup, and takes the manifest from it if another tool is to have made it.
 fn tamper(bench: &Bench, maker: Maker, stored: Vec<u8>, members: u64) {
     if maker == Maker::Other {
-        bench.change_sentinel(|sentinel| sentinel.wale = None);
+        bench.make_foreign();
     }
     bench.put_partition(90, Codec::Zstd, stored, members);
 }
@@ -304,6 +304,9 @@ fn place_tablespace(bench: &Bench, maker: Maker, location: &str) {
         let entry = spec.as_mut().unwrap().entries.get_mut("16384").unwrap();
         entry.loc = Some(location.to_owned());
     };
+    if matches!(maker, Maker::Other) {
+        bench.one_frame_each();
+    }
     bench.change_sentinel(|sentinel| {
         entry(&mut sentinel.spec);
         entry(&mut sentinel.wal_g_spec);

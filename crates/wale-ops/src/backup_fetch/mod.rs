@@ -47,9 +47,13 @@ mod manifest_tests;
 mod marker;
 #[cfg(test)]
 mod one_answer_tests;
+mod only;
+#[cfg(test)]
+mod only_tests;
 mod open;
 mod options;
 mod outlook;
+mod pattern;
 mod places;
 mod plan;
 mod planned;
@@ -72,11 +76,13 @@ mod wipe;
 
 pub use cluster::restore_cluster;
 pub use libraries::MissingLibraries;
+pub use only::{SomeOptions, SomeReport, fetch_some};
 pub use options::{
     Existing, MissingTablespace, RestoreAs, RestoreClusterOptions, RestoreOptions,
     TablespaceSource, UnarchivedWal, WalSource,
 };
 pub use outlook::{PlannedGap, PlannedWal, Reach};
+pub use pattern::PathPattern;
 pub use planned::{PlannedRestore, plan_restore};
 pub use report::{
     Estimate, FollowedTimelines, KeptCluster, Measured, PlannedRecovery, PlannedVolume, Preview,

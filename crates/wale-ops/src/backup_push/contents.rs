@@ -1,5 +1,6 @@
 //! What all partitions of a backup hold together.
 
+use wale_format::IndexedPartition;
 use wale_format::sentinel::{DamagedPage, PartitionRecord};
 
 use super::files::FileRecord;
@@ -13,6 +14,8 @@ const LISTED_PAGES_MAX: usize = 10_000;
 pub(super) struct BackupContents {
     pub(super) partitions: Vec<PartitionRecord>,
     pub(super) files: Vec<FileRecord>,
+    /// The partitions that are made of frames, and where these begin: 16 bytes for each 2 MiB of the cluster.
+    pub(super) framed: Vec<IndexedPartition>,
     /// The first damaged pages.
     pub(super) damaged: Vec<DamagedPage>,
     /// All damaged pages.
@@ -36,7 +39,17 @@ impl BackupContents {
             contents,
             bytes_plain,
             bytes_stored,
+            frames,
         } = partition;
+        // What has no files has directories, and everybody reads it.
+        if !frames.is_empty() && !contents.files.is_empty() {
+            self.framed.push(IndexedPartition {
+                number,
+                plain_bytes: bytes_plain,
+                stored_bytes: bytes_stored,
+                frames,
+            });
+        }
         self.partitions.push(PartitionRecord {
             number,
             members: contents.members,

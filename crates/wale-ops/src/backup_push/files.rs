@@ -14,9 +14,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rustix::fs::{Advice, Mode, OFlags};
 use wale_archive::Clock;
 use wale_cluster::DataDirectory;
-use wale_format::Crc32c;
 use wale_format::sentinel::DamagedPage;
 use wale_format::tar::{Meta, TarWriter};
+use wale_format::{Crc32c, SealWriter};
 use wale_pg::{Lsn, page, relation};
 use wale_pipeline::CancellationToken;
 
@@ -55,6 +55,8 @@ pub(super) struct FileRecord {
     pub(super) crc32c: u32,
     /// The number of its partition, once that is stored.
     pub(super) partition: u32,
+    /// Offset of its header in the partition's tar.
+    pub(super) offset: u64,
 }
 
 /// For so long the time of a change may not tell the next one: the kernel's clock goes in ticks of some milliseconds, and a
@@ -147,7 +149,7 @@ impl<'a> FileReader<'a> {
     pub(super) fn copy<W: Write>(
         &mut self,
         source: &SourceFile,
-        tar: &mut TarWriter<W>,
+        tar: &mut TarWriter<SealWriter<W>>,
         contents: &mut PartitionContents,
     ) -> Result<(), FillError> {
         if self.cancel.is_cancelled() {
@@ -160,6 +162,9 @@ impl<'a> FileReader<'a> {
         };
         let begun = self.clock.now();
         let size = metadata.len();
+        let member_bytes = tar.names().member_bytes(&source.relative, size);
+        tar.get_mut().begin_member(member_bytes)?;
+        let offset = tar.written();
         tar.file_header(&source.relative, size, &meta_of(&metadata))?;
         let mut crc = Crc32c::new();
         let findings = self.copy_body(source, &file, size, tar, &mut crc)?;
@@ -175,6 +180,7 @@ impl<'a> FileReader<'a> {
             is_settled: begun.signed_duration_since(modified(&metadata)) > SETTLES_AFTER,
             crc32c: crc.finish(),
             partition: 0,
+            offset,
         });
         Ok(())
     }

@@ -32,6 +32,7 @@ mod ended;
 mod file_list;
 mod files;
 mod forks;
+mod frame_index;
 mod listing;
 mod offline;
 mod options;

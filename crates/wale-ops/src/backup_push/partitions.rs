@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use wale_archive::{Archive, Sealed};
 use wale_format::tar::{MemberNames, Meta, TarWriter};
-use wale_format::{BackupName, Codec, SealWriter, layout};
+use wale_format::{BackupName, Codec, FrameStart, SealWriter, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
 
 use super::files::{
@@ -29,9 +29,9 @@ use crate::error::{OpError, Result};
 use crate::retry::RetryBudget;
 
 /// Memory of one worker in bytes: the read buffer and what seals and sends, at zstd's default level
-/// 1 + 2 + (1 + 4 + 1) = 9 MiB.
+/// 1 + (2 + 2 + 2) + (1 + 4 + 1) = 13 MiB.
 pub(super) fn worker_bytes(archive: &Archive) -> u64 {
-    READ_BYTES as u64 + archive.writer_bytes(CHUNK_BYTES)
+    READ_BYTES as u64 + archive.partition_writer_bytes(CHUNK_BYTES)
 }
 
 /// A directory of the cluster, as a tar member.
@@ -75,6 +75,8 @@ pub(super) struct StoredPartition {
     pub(super) bytes_plain: u64,
     /// Bytes of the object.
     pub(super) bytes_stored: u64,
+    /// Where its frames begin, before encryption; empty where it has none that can be read one by one.
+    pub(super) frames: Vec<FrameStart>,
 }
 
 /// What members are called: as WAL-G calls them, but under WAL-E's own codec, where the real WAL-E reads them.
@@ -124,7 +126,7 @@ fn attempt_partition(
     let codec = job.archive.codec();
     let key = layout::partition(&job.name, part.number, codec);
     let archive = job.archive.for_one(Sealed::Partition);
-    let (writer, body) = archive.sealed_body(codec, CHUNK_BYTES)?;
+    let (writer, body) = archive.partition_body(codec, CHUNK_BYTES)?;
     let uploads = Arc::clone(&job.uploads);
     let put = job
         .runtime
@@ -136,13 +138,14 @@ fn attempt_partition(
         OpError::internal(format!("the upload of partition {} panicked", part.number)).source(error)
     })?;
     match (filled, put) {
-        (Ok((contents, bytes_plain)), Ok(bytes_stored)) => {
-            archive.was_stored(bytes_plain);
+        (Ok(filled), Ok(bytes_stored)) => {
+            archive.was_stored(filled.bytes_plain);
             Ok(StoredPartition {
                 number: part.number,
-                contents,
-                bytes_plain,
+                contents: filled.contents,
+                bytes_plain: filled.bytes_plain,
                 bytes_stored,
+                frames: filled.frames,
             })
         }
         (Err(FillError::Source(error)), _) | (_, Err(error)) => Err(error),
@@ -152,13 +155,19 @@ fn attempt_partition(
     }
 }
 
+/// What a tar was made of.
+struct Filled {
+    contents: PartitionContents,
+    bytes_plain: u64,
+    frames: Vec<FrameStart>,
+}
+
 fn fill(
     job: &CopyJob,
     part: &PartitionJob,
     reader: &mut FileReader<'_>,
     sink: SealWriter<ChunkWriter>,
-) -> std::result::Result<(PartitionContents, u64), FillError> {
-    let sink = CountingWriter::new(sink);
+) -> std::result::Result<Filled, FillError> {
     let mut tar = TarWriter::with_names(sink, member_names(job.archive.codec()));
     let mut contents = PartitionContents::default();
     match &part.files {
@@ -174,34 +183,14 @@ fn fill(
             }
         }
     }
-    let counting = tar.finish()?;
-    let bytes_plain = counting.count;
-    counting.inner.finish()?.finish()?;
-    Ok((contents, bytes_plain))
-}
-
-/// Counts what passes.
-struct CountingWriter<W> {
-    inner: W,
-    count: u64,
-}
-
-impl<W> CountingWriter<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, count: 0 }
-    }
-}
-
-impl<W: Write> Write for CountingWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.count += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
+    let bytes_plain = tar.whole_bytes();
+    let (chunks, frames) = tar.finish()?.finish_frames()?;
+    chunks.finish()?;
+    Ok(Filled {
+        contents,
+        bytes_plain,
+        frames,
+    })
 }
 
 /// A small partition made in memory from files whose content is at hand: the last one. Returns the sealed bytes, and how
@@ -222,5 +211,5 @@ pub(super) fn small_partition(
     let tar = make().map_err(|error| {
         OpError::internal("could not make the last partition in memory").source(error)
     })?;
-    Ok((archive.seal_small(&tar)?, tar.len() as u64))
+    Ok((archive.seal_small_partition(&tar)?, tar.len() as u64))
 }

@@ -126,6 +126,7 @@ mod tests {
                 is_settled: true,
                 crc32c: 0,
                 partition: 1,
+                offset: 0,
             });
             stored.ended.contents.files.extend(file);
             stored

@@ -44,6 +44,7 @@ impl Ended {
         self.contents
             .files
             .sort_by(|one, other| one.path.cmp(&other.path));
+        self.store_frame_index(backup).await?;
         Ok(Stored {
             manifest: self.store_manifest(backup).await?,
             has_file_list: self.store_file_list(backup).await?,
@@ -83,6 +84,7 @@ impl Ended {
             is_settled: true,
             crc32c: Crc32c::of(content),
             partition: number,
+            offset: 0,
         };
         Ok(StoredPartition {
             number,
@@ -93,6 +95,8 @@ impl Ended {
             },
             bytes_plain,
             bytes_stored,
+            // It is so small that nobody reads a part of it.
+            frames: Vec::new(),
         })
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use chrono::DateTime;
 use tokio::runtime::Handle;
 use wale_archive::Archive;
@@ -15,9 +16,11 @@ use wale_pg::{ControlFile, Lsn, MajorVersion, TimelineId};
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
 use super::backup_end::{BackupEnd, RunningEnd};
+use super::contents::BackupContents;
 use super::copied::Copied;
 use super::ended::Ended;
 use super::files::{PartitionContents, SourceFile};
+use super::frame_index;
 use super::listing::{ListingFacts, parts_of, sources};
 use super::options::DamagedPagePolicy;
 use super::partitions::{CopyJob, StoredPartition, make_partition, small_partition};
@@ -34,14 +37,23 @@ use wale_format::Crc32c;
 /// Path, size and CRC of a file as stored.
 pub(crate) type StoredFile = (String, u64, u32);
 
-/// Stores what a listing has; returns the partitions and the files.
+/// What is stored of a listing.
+#[derive(Default)]
+pub(crate) struct StoredListing {
+    pub(crate) partitions: Vec<PartitionRecord>,
+    pub(crate) files: Vec<StoredFile>,
+    /// The index of the files, which is not stored.
+    pub(crate) index: Bytes,
+}
+
+/// Stores what a listing has.
 pub(crate) async fn copy_directory(
     archive: &Archive,
     name: BackupName,
     listing: Listing,
     runtime: Handle,
     now: Instant,
-) -> Result<(Vec<PartitionRecord>, Vec<StoredFile>)> {
+) -> Result<StoredListing> {
     let (directories, mut files) = sources(listing);
     files.retain(|file| file.relative != "global/pg_control");
     let parts = parts_of(&files, 2);
@@ -65,24 +77,16 @@ pub(crate) async fn copy_directory(
         move |part, token| make_partition(&job, &part, &token),
     )
     .await?;
-    let mut records = Vec::new();
-    let mut stored = Vec::new();
-    for partition in made {
-        records.push(PartitionRecord {
-            number: partition.number,
-            members: partition.contents.members,
-            bytes_plain: partition.bytes_plain,
-            bytes_stored: partition.bytes_stored,
-        });
-        stored.extend(
-            partition
-                .contents
-                .files
-                .into_iter()
-                .map(|file| (file.path, file.size, file.crc32c)),
-        );
-    }
-    Ok((records, stored))
+    let contents = BackupContents::of(made);
+    let index = frame_index::sealed(archive, &contents)?.unwrap_or_default();
+    let files = contents.files.into_iter();
+    Ok(StoredListing {
+        partitions: contents.partitions,
+        files: files
+            .map(|file| (file.path, file.size, file.crc32c))
+            .collect(),
+        index,
+    })
 }
 
 /// Stores a partition of small files.

@@ -20,6 +20,7 @@ mod read;
 mod walk;
 mod write;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,6 +191,32 @@ fn delete(root: &Root, key: &ObjectKey) -> Result<(), StoreError> {
 }
 
 impl FileStore {
+    /// An object, or these bytes of one.
+    async fn opened(
+        &self,
+        key: &ObjectKey,
+        range: Option<Range<u64>>,
+    ) -> Result<Object, StoreError> {
+        let target = key.clone();
+        let (reading, meta) = self
+            .blocking(move |root| Reading::open(&root, &target, range))
+            .await?;
+        let start = (self.clone(), reading);
+        let body = stream::try_unfold(start, |(store, mut reading)| async move {
+            if reading.is_over() {
+                return Ok(None);
+            }
+            let (piece, reading) = store
+                .blocking(move |root| Ok((reading.next_piece(&root)?, reading)))
+                .await?;
+            Ok(Some((piece, (store, reading))))
+        });
+        Ok(Object {
+            meta,
+            body: body.boxed(),
+        })
+    }
+
     /// The objects of a walk, batch by batch.
     fn walked(&self, walk: Walk) -> BoxStream<'static, Result<ObjectMeta, StoreError>> {
         let batches = stream::try_unfold((self.clone(), walk), |(store, mut walk)| async move {
@@ -218,29 +245,15 @@ impl Store for FileStore {
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
-        let target = key.clone();
-        let (reading, meta) = self
-            .blocking(move |root| Reading::open(&root, &target))
-            .await?;
-        let start = (self.clone(), reading);
-        let body = stream::try_unfold(start, |(store, mut reading)| async move {
-            if reading.is_over() {
-                return Ok(None);
-            }
-            let (piece, reading) = store
-                .blocking(move |root| Ok((reading.next_piece(&root)?, reading)))
-                .await?;
-            Ok(Some((piece, (store, reading))))
-        });
-        Ok(Object {
-            meta,
-            body: body.boxed(),
-        })
+        self.opened(key, None).await
     }
 
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        self.opened(key, Some(range)).await
+    }
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
         let target = key.clone();
-        self.blocking(move |root| match Reading::open(&root, &target) {
+        self.blocking(move |root| match Reading::open(&root, &target, None) {
             Ok((_, meta)) => Ok(Some(meta)),
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -1,5 +1,6 @@
 //! An object on its way out of the file store, piece by piece.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use super::errno::object;
 use super::folder::Root;
 use super::walk::object_meta;
+use crate::store::reaches;
 use crate::{ObjectKey, ObjectMeta, PIECE_BYTES, StoreError};
 
 /// An open file and what is left to read of it.
@@ -17,13 +19,18 @@ use crate::{ObjectKey, ObjectMeta, PIECE_BYTES, StoreError};
 pub(super) struct Reading {
     file: OwnedFd,
     key: ObjectKey,
-    size: u64,
+    /// Where in it the reading ends.
+    end: u64,
     left: u64,
 }
 
 impl Reading {
-    /// Opens an object. Its descriptor stays good when the object is replaced or deleted.
-    pub(super) fn open(root: &Root, key: &ObjectKey) -> Result<(Self, ObjectMeta), StoreError> {
+    /// Opens an object, or these bytes of one. Its descriptor stays good when the object is replaced or deleted.
+    pub(super) fn open(
+        root: &Root,
+        key: &ObjectKey,
+        range: Option<Range<u64>>,
+    ) -> Result<(Self, ObjectMeta), StoreError> {
         let not_found = || StoreError::NotFound { key: key.clone() };
         let failed = |errno| root.failed(object(key), errno);
         let (folders, name) = key.split();
@@ -39,11 +46,13 @@ impl Reading {
             return Err(not_found());
         }
         let meta = object_meta(key.clone(), &stat);
+        let range = range.unwrap_or(0..meta.size);
+        reaches(&meta, &range)?;
         let reading = Self {
             file,
             key: key.clone(),
-            size: meta.size,
-            left: meta.size,
+            end: range.end,
+            left: range.end.saturating_sub(range.start),
         };
         Ok((reading, meta))
     }
@@ -55,7 +64,7 @@ impl Reading {
     /// The next bytes, a full piece unless they are the last.
     pub(super) fn next_piece(&mut self, root: &Root) -> Result<Bytes, StoreError> {
         let wanted = usize::try_from(self.left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
-        let start = self.size - self.left;
+        let start = self.end - self.left;
         let mut piece = Vec::with_capacity(wanted);
         while piece.len() < wanted {
             // By position: the allocator may give more room than was asked for, and what is read too
@@ -65,7 +74,7 @@ impl Reading {
                 Ok(0) => {
                     return Err(StoreError::Damaged {
                         key: self.key.clone(),
-                        reason: format!("it ended after {position} of {} bytes", self.size),
+                        reason: format!("it ended after {position} of {} bytes", self.end),
                     });
                 }
                 Ok(_) | Err(Errno::INTR) => {}
@@ -89,7 +98,7 @@ mod tests {
         std::fs::write(&file, vec![7; PIECE_BYTES + 10]).expect("written");
         let root = Root::new(folder.path().to_owned());
         let key = ObjectKey::new("a").expect("valid");
-        let open = || Reading::open(&root, &key).expect("opens").0;
+        let open = || Reading::open(&root, &key, None).expect("opens").0;
         let (mut shrinks, mut grows) = (open(), open());
         assert_eq!(shrinks.next_piece(&root).expect("whole").len(), PIECE_BYTES);
         let writer = std::fs::File::options()

@@ -3,15 +3,18 @@
 //! A connection that breaks is taken up again after the last byte, of the same generation: another object under the name
 //! has another. At the end the CRC-32C that the store has of the object is compared with that of the bytes that came.
 
+use std::ops::Range;
+
 use futures_util::FutureExt;
 use http::Method;
 
 use super::bucket::{Request, SharedBucket, Target};
 use super::resource::crc32c_of;
 use crate::http::failure::{Asked, Failure, Meaning, Refusal};
-use crate::http::reading::{self, AskAgain, Opening, Version};
+use crate::http::reading::{self, AskAgain, Opening, Version, range_header};
 use crate::http::text::moment;
 use crate::http::transport::Answer;
+use crate::store::cut;
 use crate::{Object, ObjectKey, ObjectMeta, RetryPolicy, StoreError};
 
 /// The header that tells an object from another one of its name.
@@ -34,7 +37,7 @@ pub(super) async fn open(
     };
     let opening = opening(bucket, key, &answer).await;
     let opening = opening.map_err(|failure| bucket.error(failure, Asked::Object(key)))?;
-    let rest = rest(bucket, key);
+    let rest = rest(bucket, key, None);
     Ok(reading::opened(
         opening,
         answer,
@@ -44,9 +47,38 @@ pub(super) async fn open(
     ))
 }
 
-/// The question for the rest of an object. It is for one generation: that this one is gone is a condition that does not
+/// Opens these bytes of an object.
+pub(super) async fn open_range(
+    bucket: &SharedBucket,
+    key: &ObjectKey,
+    range: Range<u64>,
+    retry: &RetryPolicy,
+) -> Result<Object, StoreError> {
+    let wanted = range_header(range.start, Some(range.end));
+    let request = content_of(bucket, key).header("range", &wanted);
+    let answer = bucket.call(&request).await;
+    let told = answer.ok().and_then(|answer| {
+        let generation = answer.header(GENERATION)?.to_owned();
+        Some((answer, generation))
+    });
+    // What is wrong, the question for the whole finds out; and a server that does not say which object it sends cannot be asked on.
+    let Some((answer, generation)) = told else {
+        return cut(open(bucket, key, retry).await?, range);
+    };
+    let version = Version {
+        header: GENERATION,
+        text: Some(generation),
+        is_asked_for: true,
+    };
+    let rest = rest(bucket, key, Some(range.end));
+    let place = (bucket.location(), retry);
+    reading::range((key, range), answer, version, place, rest)
+        .map_err(|failure| bucket.error(failure, Asked::Object(key)))
+}
+
+/// The question for the rest of an object, up to `end` where there is one. It is for one generation: that this one is gone is a condition that does not
 /// hold.
-fn rest(bucket: &SharedBucket, key: &ObjectKey) -> AskAgain {
+fn rest(bucket: &SharedBucket, key: &ObjectKey, end: Option<u64>) -> AskAgain {
     let (bucket, key) = (bucket.clone(), key.clone());
     Box::new(move |at, generation| {
         let (bucket, key) = (bucket.clone(), key.clone());
@@ -54,7 +86,7 @@ fn rest(bucket: &SharedBucket, key: &ObjectKey) -> AskAgain {
             let generation = generation.unwrap_or_default();
             let request = content_of(&bucket, &key)
                 .query(&[("generation", &generation)])
-                .header("range", &format!("bytes={at}-"));
+                .header("range", &range_header(at, end));
             match bucket.call(&request).await {
                 Err(Failure::Refused(refusal)) if refusal.may_be_absence() => {
                     let meaning = Meaning::Exists;

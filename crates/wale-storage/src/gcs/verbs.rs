@@ -1,5 +1,6 @@
 //! The verbs of [`Store`], each in the words of Google Cloud Storage.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,6 +37,11 @@ impl Store for GcsStore {
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
         download::open(&self.inner.bucket, key, &self.inner.uploads.retry).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        let retry = &self.inner.uploads.retry;
+        download::open_range(&self.inner.bucket, key, range, retry).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {

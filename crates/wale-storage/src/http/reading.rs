@@ -4,6 +4,8 @@
 //! A connection that breaks is taken up again after the last byte, on the condition that the object is still the
 //! one of before (its `ETag`, or what the store has in its place).
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -15,6 +17,7 @@ use super::part::Passing;
 use super::text::moment;
 use super::transport::Answer;
 use crate::retry::Attempts;
+use crate::store::cut;
 use crate::{Object, ObjectKey, ObjectMeta, ObjectStream, RetryPolicy, StoreError};
 
 /// What tells an object from another one of its name.
@@ -54,11 +57,7 @@ pub(crate) fn object(
 ) -> Result<Object, Failure> {
     let opening = Opening {
         meta: meta(key, &answer)?,
-        version: Version {
-            header: "etag",
-            text: answer.header("etag").map(str::to_owned),
-            is_asked_for: false,
-        },
+        version: etag(&answer),
         sum: None,
     };
     Ok(opened(opening, answer, location, retry, ask_again))
@@ -78,6 +77,7 @@ pub(crate) fn opened(
         key: meta.key.clone(),
         version,
         size: meta.size,
+        end: meta.size,
         at: 0,
         expected: sum,
         passed: Passing::new(),
@@ -88,6 +88,71 @@ pub(crate) fn opened(
     Object {
         meta,
         body: reading.into_stream(),
+    }
+}
+
+/// These bytes of an object, which this answer begins; `version` is what tells the object. A server that sends the whole is read as far
+/// as the bytes lie in it. `ask_again` asks for no more than the range.
+///
+/// # Errors
+///
+/// When the answer is for other bytes, or says neither length nor time.
+pub(crate) fn range(
+    (key, range): (&ObjectKey, Range<u64>),
+    answer: Answer,
+    version: Version,
+    (location, retry): (&str, &RetryPolicy),
+    ask_again: AskAgain,
+) -> Result<Object, Failure> {
+    let mut meta = meta(key, &answer)?;
+    if answer.status == StatusCode::OK {
+        let sum = None;
+        let opening = Opening { meta, version, sum };
+        // Nobody asks on for what is not wanted: that it broke is an error then.
+        let whole = opened(opening, answer, location, retry, ask_again);
+        return cut(whole, range).map_err(|error| Failure::Nonsense(error.to_string()));
+    }
+    let (start, end) = (range.start, range.end);
+    let told = answer.header("content-range").unwrap_or_default();
+    let size = told.strip_prefix(&format!("bytes {start}-{}/", end.saturating_sub(1)));
+    let Some(size) = size.and_then(|size| size.parse().ok()) else {
+        let reason = format!("other bytes than {start} to {end}: \"{told}\"");
+        return Err(Failure::Nonsense(reason));
+    };
+    meta.size = size;
+    let reading = Download {
+        location: location.to_owned(),
+        key: key.clone(),
+        version,
+        size,
+        end,
+        at: start,
+        expected: None,
+        passed: Passing::new(),
+        answer: Some(answer),
+        retry: retry.clone(),
+        ask_again,
+    };
+    Ok(Object {
+        meta,
+        body: reading.into_stream(),
+    })
+}
+
+/// The header `range` for the bytes from `at` on, up to `end` where there is one.
+pub(crate) fn range_header(at: u64, end: Option<u64>) -> String {
+    match end {
+        Some(end) => format!("bytes={at}-{}", end.saturating_sub(1)),
+        None => format!("bytes={at}-"),
+    }
+}
+
+/// The `ETag` of an answer, as what tells its object.
+pub(crate) fn etag(answer: &Answer) -> Version {
+    Version {
+        header: "etag",
+        text: answer.header("etag").map(str::to_owned),
+        is_asked_for: false,
     }
 }
 
@@ -123,7 +188,9 @@ struct Download {
     key: ObjectKey,
     version: Version,
     size: u64,
-    /// Bytes that were handed on.
+    /// Where in the object the reading ends.
+    end: u64,
+    /// Up to where the bytes of the object were handed on.
     at: u64,
     /// Their sum when it ends, where the store says it.
     expected: Option<[u8; 4]>,
@@ -160,10 +227,10 @@ impl Download {
                     );
                     return Err(StoreError::unavailable(&self.location, reason));
                 }
-                Ok(Piece::End) if self.at == self.size => return self.compare().map(|()| None),
+                Ok(Piece::End) if self.at == self.end => return self.compare().map(|()| None),
                 Ok(Piece::End) => Failure::Nonsense(format!(
                     "object {} ended after {} of {} bytes",
-                    self.key, self.at, self.size
+                    self.key, self.at, self.end
                 )),
                 Err(failure) => failure,
             };
@@ -190,7 +257,7 @@ impl Download {
 
     /// The next piece of the answer, or of a new one that begins where the last one broke.
     async fn piece(&mut self) -> Result<Piece, Failure> {
-        if self.at == self.size {
+        if self.at == self.end {
             return Ok(Piece::End);
         }
         let mut answer = match self.answer.take() {
@@ -220,8 +287,8 @@ impl Download {
             Err(Failure::Refused(refusal)) if refusal.is_existence() => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let rest = format!("bytes {}-{}/{}", self.at, self.size - 1, self.size);
-        let is_whole = answer.status == StatusCode::OK && self.at == 0;
+        let rest = format!("bytes {}-{}/{}", self.at, self.end - 1, self.size);
+        let is_whole = answer.status == StatusCode::OK && self.at == 0 && self.end == self.size;
         let is_rest = answer.header("content-range") == Some(rest.as_str());
         let Version {
             header,

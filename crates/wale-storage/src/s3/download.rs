@@ -1,20 +1,29 @@
 //! Objects on their way out: how S3 is asked for one, and for the rest of one.
 
+use std::ops::Range;
+
 use futures_util::FutureExt;
 use http::Method;
 
 use super::client::{Call, SharedClient};
 use crate::http::failure::{Asked, Failure};
-use crate::http::reading::{self, AskAgain};
+use crate::http::reading::{self, AskAgain, range_header};
 use crate::{Object, ObjectKey, RetryPolicy, StoreError};
 
-/// Opens an object.
+/// Opens an object, or these bytes of one.
 pub(super) async fn open(
     client: &SharedClient,
     key: &ObjectKey,
+    range: Option<Range<u64>>,
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
-    let call = Call::object(Method::GET, key).headers(&client.customer_key());
+    let wanted = range
+        .as_ref()
+        .map(|range| range_header(range.start, Some(range.end)));
+    let mut call = Call::object(Method::GET, key).headers(&client.customer_key());
+    if let Some(wanted) = &wanted {
+        call = call.header("range", wanted);
+    }
     let answer = match client.call(&call).await {
         Ok(answer) => answer,
         Err(Failure::Refused(refusal)) if refusal.may_be_absence() && !refusal.is_absence() => {
@@ -23,19 +32,27 @@ pub(super) async fn open(
         }
         Err(failure) => return Err(client.error(failure, Asked::Object(key))),
     };
-    let opened = reading::object(key, answer, client.location(), retry, rest(client, key));
+    let location = client.location();
+    let rest = rest(client, key, range.as_ref().map(|range| range.end));
+    let opened = match range {
+        None => reading::object(key, answer, location, retry, rest),
+        Some(range) => {
+            let version = reading::etag(&answer);
+            reading::range((key, range), answer, version, (location, retry), rest)
+        }
+    };
     opened.map_err(|failure| client.error(failure, Asked::Object(key)))
 }
 
-/// The question for the rest of an object.
-fn rest(client: &SharedClient, key: &ObjectKey) -> AskAgain {
+/// The question for the rest of an object, up to `end` where there is one.
+fn rest(client: &SharedClient, key: &ObjectKey, end: Option<u64>) -> AskAgain {
     let (client, key) = (client.clone(), key.clone());
     Box::new(move |at, etag| {
         let (client, key) = (client.clone(), key.clone());
         async move {
             let mut call = Call::object(Method::GET, &key)
                 .headers(&client.customer_key())
-                .header("range", &format!("bytes={at}-"));
+                .header("range", &range_header(at, end));
             if let Some(etag) = &etag {
                 call = call.header("if-match", etag);
             }

@@ -1,5 +1,7 @@
 //! Objects on their way out: how Swift is asked for one, for what is known of one, and for the rest of one.
 
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use http::{Method, StatusCode};
@@ -7,28 +9,48 @@ use http::{Method, StatusCode};
 use super::client::SharedSwift;
 use crate::http::failure::{Asked, Failure};
 use crate::http::marks::content_type;
-use crate::http::reading::{self, AskAgain};
+use crate::http::reading::{self, AskAgain, range_header};
 use crate::http::transport::Answer;
 use crate::{Object, ObjectKey, ObjectMeta, RetryPolicy, StoreError};
 
-/// Opens an object. Of documents, which alone are ever replaced, the newest copy counts; of others any.
+/// Opens an object, or these bytes of one. Of documents, which alone are ever replaced, the newest copy counts; of others any.
 pub(super) async fn open(
     client: &SharedSwift,
     key: &ObjectKey,
+    range: Option<Range<u64>>,
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
+    let wanted = range
+        .as_ref()
+        .map(|range| range_header(range.start, Some(range.end)));
     let mut call = client.object(Method::GET, key);
     if content_type(key) == "application/json" {
         call = call.newest();
+    }
+    if let Some(wanted) = &wanted {
+        call = call.header("range", wanted);
     }
     let answer = match client.call(&call).await {
         Ok(answer) => answer,
         Err(failure) => return Err(not_opened(client, key, failure).await),
     };
     let told = meta(key, &answer);
-    let opened = reading::object(key, answer, client.location(), retry, rest(client, key));
+    let location = client.location();
+    let rest = rest(client, key, range.as_ref().map(|range| range.end));
+    let opened = match range {
+        None => reading::object(key, answer, location, retry, rest),
+        Some(range) => {
+            let version = reading::etag(&answer);
+            reading::range((key, range), answer, version, (location, retry), rest)
+        }
+    };
     match (told, opened) {
-        (Ok(meta), Ok(object)) => Ok(Object { meta, ..object }),
+        // The length of an answer is that of its bytes.
+        (Ok(told), Ok(Object { meta, body })) => {
+            let size = meta.size;
+            let meta = ObjectMeta { size, ..told };
+            Ok(Object { meta, body })
+        }
         (Err(failure), _) | (_, Err(failure)) => Err(client.error(failure, Asked::Object(key))),
     }
 }
@@ -52,15 +74,15 @@ async fn not_opened(client: &SharedSwift, key: &ObjectKey, failure: Failure) -> 
     }
 }
 
-/// The question for the rest of an object.
-fn rest(client: &SharedSwift, key: &ObjectKey) -> AskAgain {
+/// The question for the rest of an object, up to `end` where there is one.
+fn rest(client: &SharedSwift, key: &ObjectKey, end: Option<u64>) -> AskAgain {
     let (client, key) = (client.clone(), key.clone());
     Box::new(move |at, etag| {
         let (client, key) = (client.clone(), key.clone());
         async move {
             let mut call = client
                 .object(Method::GET, &key)
-                .header("range", &format!("bytes={at}-"));
+                .header("range", &range_header(at, end));
             if let Some(etag) = &etag {
                 call = call.header("if-match", etag);
             }

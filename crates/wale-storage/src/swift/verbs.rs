@@ -1,5 +1,6 @@
 //! The verbs of [`Store`], each in the words of Swift.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,7 +34,12 @@ impl Store for SwiftStore {
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Object, StoreError> {
-        download::open(&self.inner.client, key, &self.inner.uploads.retry).await
+        download::open(&self.inner.client, key, None, &self.inner.uploads.retry).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Object, StoreError> {
+        let retry = &self.inner.uploads.retry;
+        download::open(&self.inner.client, key, Some(range), retry).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {

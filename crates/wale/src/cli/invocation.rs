@@ -10,8 +10,8 @@ use super::deletion::{BackupMark, Delete, Retain};
 use super::rehearse::RehearseArguments;
 use super::restore::RestoreArguments;
 use super::verbs::{
-    BackupFetch, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
-    WalPush,
+    BackupFetch, BackupFetchSome, BackupList, BackupPush, Check, Client, Config, Page, WalFetch,
+    WalPrefetch, WalPush,
 };
 use super::verify::Verify;
 use crate::config::Flags;
@@ -60,6 +60,7 @@ pub(crate) enum Verb {
     Serve,
     BackupPush(BackupPush),
     BackupFetch(BackupFetch),
+    BackupFetchSome(BackupFetchSome),
     Restore(Box<RestoreArguments>),
     Rehearse(Box<RehearseArguments>),
     BackupList(BackupList),

@@ -22,8 +22,8 @@ pub(crate) use invocation::{Early, Face, Invocation, Verb};
 pub(crate) use rehearse::{RehearseArguments, Without};
 pub(crate) use restore::{RestoreArguments, WalFrom};
 pub(crate) use verbs::{
-    BackupFetch, BackupList, BackupPush, Check, Client, ClientTarget, Config, Page, WalFetch,
-    WalPrefetch, WalPush,
+    BackupFetch, BackupFetchSome, BackupList, BackupPush, Check, Client, ClientTarget, Config,
+    Page, WalFetch, WalPrefetch, WalPush,
 };
 pub(crate) use verify::Verify;
 pub(crate) use wale::command;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use wale_ops::backup_fetch::PathPattern;
 
 use crate::config::{mapping, size};
 
@@ -50,6 +51,20 @@ pub(crate) struct BackupFetch {
     /// WAL-E's restore specification, JSON that says where tablespaces go; or SOURCE, where they were
     #[arg(long, value_name = "FILE|SOURCE")]
     pub(crate) restore_spec: Option<String>,
+}
+
+/// `backup-fetch` as wale has it: WAL-E's has no `--only`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub(crate) struct BackupFetchSome {
+    #[command(flatten)]
+    pub(crate) fetch: BackupFetch,
+    /// Fetch only files whose path matches, as base/16384/*, into a folder that becomes no cluster; repeatable
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        conflicts_with_all = ["tablespace_mapping", "dry_run", "blind_restore", "restore_spec"]
+    )]
+    pub(crate) only: Vec<PathPattern>,
 }
 
 /// `backup-list`

@@ -8,7 +8,7 @@ use super::deletion::{BackupMark, Delete, Retain};
 use super::rehearse::RehearseArguments;
 use super::restore::RestoreArguments;
 use super::verbs::{
-    BackupFetch, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
+    BackupFetchSome, BackupList, BackupPush, Check, Client, Config, Page, WalFetch, WalPrefetch,
     WalPush,
 };
 use super::verify::Verify;
@@ -43,7 +43,7 @@ enum WaleVerb {
     /// Restore into a scratch folder, start the copy cut off, look at it, and throw it away
     Rehearse(Box<RehearseArguments>),
     /// Restore the files of a base backup
-    BackupFetch(BackupFetch),
+    BackupFetch(BackupFetchSome),
     /// List the base backups
     BackupList(BackupList),
     /// Say what another tool's archive holds, and what changes in it
@@ -212,7 +212,10 @@ fn parse_whole(arguments: Vec<std::ffi::OsString>) -> Result<Invocation, Early> 
         WaleVerb::BackupPush(arguments) => Verb::BackupPush(arguments),
         WaleVerb::Restore(arguments) => Verb::Restore(arguments),
         WaleVerb::Rehearse(arguments) => Verb::Rehearse(arguments),
-        WaleVerb::BackupFetch(arguments) => Verb::BackupFetch(arguments),
+        WaleVerb::BackupFetch(arguments) if arguments.only.is_empty() => {
+            Verb::BackupFetch(arguments.fetch)
+        }
+        WaleVerb::BackupFetch(arguments) => Verb::BackupFetchSome(arguments),
         WaleVerb::BackupList(arguments) => Verb::BackupList(arguments),
         WaleVerb::Adopt { json } => Verb::Adopt { json },
         WaleVerb::Check(arguments) => Verb::Check(arguments),

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use wale_ops::backup_fetch::{
-    self, BackupSelector, MissingTablespace, Preview, RestoreOptions, RestoreReport,
+    self, BackupSelector, MissingTablespace, Preview, RestoreOptions, RestoreReport, SomeOptions,
+    SomeReport,
 };
 use wale_ops::{Archive, Kind, OpError};
 use wale_pipeline::{CancellationToken, Progress};
@@ -14,7 +15,7 @@ use super::print::print;
 use super::restore_spec;
 use crate::assemble;
 use crate::bounds::Bounds;
-use crate::cli::BackupFetch;
+use crate::cli::{BackupFetch, BackupFetchSome};
 use crate::config::{Group, Loaded, Settings, declared};
 use crate::goal;
 use crate::logging::escaped;
@@ -47,17 +48,74 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn options(arguments: &BackupFetch, settings: &Settings) -> Result<RestoreOptions, OpError> {
+/// Runs the verb where only some files are wanted.
+pub(crate) fn run_some(
+    arguments: &BackupFetchSome,
+    loaded: &Loaded,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    let settings = loaded.require(&[Group::Archive, Group::Cluster, Group::Restore])?;
+    let goal = goal::of_settings(settings);
+    let (target, selector) = place_and_name(&arguments.fetch)?;
+    let fetch = assemble::fetch(settings, target, selector, &goal)?;
+    let options = SomeOptions {
+        selector: fetch.selector,
+        workers: arguments
+            .fetch
+            .pool_size
+            .map_or(fetch.workers, declared::workers),
+        owner: fetch.owner,
+        ..SomeOptions::new(fetch.target, arguments.only.clone())
+    };
+    let archive = assemble::archive(settings, Bounds::of_verb(settings))?.archive;
+    let readers = assemble::readers(loaded, &archive)?;
+    let report = readers.read("the files", async |archive: Archive| {
+        let signals = Signals::listen()?;
+        let (progress, cancel) = (Progress::new(), CancellationToken::new());
+        let work = backup_fetch::fetch_some(&archive, &options, &progress, &cancel);
+        signals
+            .cancel(&cancel, watch(bar, &progress, Box::pin(work)))
+            .await
+    });
+    let report = runtime::large(options.workers)?.block_on(report)?;
+    tell_some(&report, &options);
+    Ok(())
+}
+
+fn tell_some(report: &SomeReport, options: &SomeOptions) {
+    for note in &report.notes {
+        tracing::info!("{note}");
+    }
+    tracing::info!(
+        backup = %report.backup,
+        target = %options.target.display(),
+        files = report.files,
+        verified = report.verified,
+        bytes_read = report.bytes_read,
+        "backup-fetch: {} in {}, for which {} of the archive were read; these are files of a backup and no cluster: no \
+         server can start on them, and changes in the WAL after the backup's start are not in them",
+        bytes(report.bytes),
+        duration(report.duration),
+        bytes(report.bytes_read),
+    );
+}
+
+/// Where the files go, and which backup is meant.
+fn place_and_name(arguments: &BackupFetch) -> Result<(&Path, BackupSelector), OpError> {
     let usage = |message: String, hint: &str| OpError::new(Kind::Usage, message).hint(hint);
     let target = &arguments.directory;
     if !target.is_absolute() {
         let message = format!("\"{}\" is not an absolute path", target.display());
         return Err(usage(message, "give the data directory's full path"));
     }
-    let selector: BackupSelector = arguments
-        .name
-        .parse()
+    let selector = arguments.name.parse();
+    let selector = selector
         .map_err(|problem| usage(problem, "write LATEST or a name that backup-list prints"))?;
+    Ok((target, selector))
+}
+
+fn options(arguments: &BackupFetch, settings: &Settings) -> Result<RestoreOptions, OpError> {
+    let (target, selector) = place_and_name(arguments)?;
     let goal = goal::of_settings(settings);
     let mut options = assemble::fetch(settings, target, selector, &goal)?;
     if let Some(workers) = arguments.pool_size {

@@ -61,6 +61,7 @@ pub(crate) fn run(
         Verb::Serve => serve::run(loaded),
         Verb::BackupPush(arguments) => backup_push::run(arguments, loaded, bar),
         Verb::BackupFetch(arguments) => backup_fetch::run(arguments, loaded, bar),
+        Verb::BackupFetchSome(arguments) => backup_fetch::run_some(arguments, loaded, bar),
         Verb::Restore(arguments) => restore::run(arguments, loaded, bar),
         Verb::Rehearse(arguments) => rehearse::run(arguments, loaded, bar),
         Verb::BackupList(arguments) => {
