@@ -66,6 +66,19 @@ impl Expectation {
         key: &ObjectKey,
         plain: &mut dyn Read,
     ) -> Result<Decoded, ConsumeError> {
+        self.verify_through(key, plain, |_| {})
+    }
+
+    /// As [`Expectation::verify`]; each piece goes through `seen` as it comes, before it is known whether all is right.
+    ///
+    /// # Errors
+    /// As [`Expectation::verify`].
+    pub(crate) fn verify_through(
+        &self,
+        key: &ObjectKey,
+        plain: &mut dyn Read,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<Decoded, ConsumeError> {
         let mut head = Vec::new();
         let mut digest = checksum();
         let mut size = 0;
@@ -82,6 +95,7 @@ impl Expectation {
             let wanted = self.head_bytes().saturating_sub(head.len()).min(count);
             head.extend_from_slice(&buffer[..wanted]);
             digest.update(&buffer[..count]);
+            seen(&buffer[..count]);
         }
         self.check(&head, size).map_err(|why| damaged(key, why))?;
         Ok(Decoded {

@@ -18,7 +18,7 @@ use super::ahead::Ahead;
 use super::places::{Depth, Places};
 use super::proofs::{Proofs, prove_again, tail_for};
 use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
-use super::run::{fetch_found, write_to_path};
+use super::run::{Destination, fetch_found, write_to_path};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -146,7 +146,16 @@ impl Fetcher {
     /// # Errors
     /// As [`super::fetch`]; an outage only after the deadline.
     pub async fn fetch(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
-        let result = self.fetch_uncounted(name).await;
+        self.fetch_for(name, None).await
+    }
+
+    /// As [`Fetcher::fetch`]. What is for a destination may be beside it already, under a temporary name.
+    async fn fetch_for(
+        &self,
+        name: &ArchiveFileName,
+        destination: Option<&Destination>,
+    ) -> Result<FetchedWal> {
+        let result = self.fetch_uncounted(name, destination).await;
         if let Ok(fetched) = &result {
             let now = self.archive.clock().now();
             let mut stats = self.stats_mut();
@@ -172,7 +181,11 @@ impl Fetcher {
         owner: Option<Owner>,
     ) -> Result<FetchReport> {
         let started = Instant::now();
-        let fetched = self.fetch(name).await?;
+        let destination = Destination {
+            path: path.to_owned(),
+            owner,
+        };
+        let fetched = self.fetch_for(name, Some(&destination)).await?;
         let written = write_to_path(fetched, path, owner, started).await;
         self.counted(written)
     }
@@ -284,10 +297,14 @@ impl Fetcher {
     }
 
     /// Finds and fetches a file, once.
-    async fn fetch_once(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+    async fn fetch_once(
+        &self,
+        name: &ArchiveFileName,
+        destination: Option<&Destination>,
+    ) -> Result<FetchedWal> {
         let from_first = async {
             let copies = self.look(name).await?;
-            fetch_found(&self.archive, name, &copies).await
+            fetch_found(&self.archive, name, &copies, destination).await
         };
         self.places.fetch(name, from_first).await
     }
@@ -297,10 +314,11 @@ impl Fetcher {
         &self,
         name: &ArchiveFileName,
         look: impl Future<Output = Result<Vec<StoredWal>>>,
+        destination: Option<&Destination>,
     ) -> Result<FetchedWal> {
         let from_first = async {
             let copies = short(look).await?;
-            let fetch = || fetch_found(&self.archive, name, &copies);
+            let fetch = || fetch_found(&self.archive, name, &copies, destination);
             RetryBudget::ONCE.run(fetch).await
         };
         self.places.fetch(name, from_first).await
@@ -328,13 +346,17 @@ impl Fetcher {
         self.ahead.as_ref()
     }
 
-    async fn fetch_uncounted(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+    async fn fetch_uncounted(
+        &self,
+        name: &ArchiveFileName,
+        destination: Option<&Destination>,
+    ) -> Result<FetchedWal> {
         if self.patience(name).await == Patience::ShortTry {
-            return self.fetch_at_once(name).await;
+            return self.fetch_at_once(name, destination).await;
         }
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
             self.refuse_foreign().await?;
-            return self.retry.run(|| self.fetch_once(name)).await;
+            return self.retry.run(|| self.fetch_once(name, destination)).await;
         };
         self.refuse_foreign().await?;
         let fetched = match ahead.take(*segment).await {
@@ -342,7 +364,11 @@ impl Fetcher {
                 self.stats_mut().prefetch_hits += 1;
                 fetched
             }
-            None => self.retry.run(|| self.fetch_once(name)).await?,
+            None => {
+                self.retry
+                    .run(|| self.fetch_once(name, destination))
+                    .await?
+            }
         };
         // A segment that was delivered has the segment size.
         if let Ok(size) = WalSegmentSize::new(fetched.size) {
@@ -352,20 +378,24 @@ impl Fetcher {
     }
 
     /// One try, of which the look is a short one.
-    async fn fetch_at_once(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
+    async fn fetch_at_once(
+        &self,
+        name: &ArchiveFileName,
+        destination: Option<&Destination>,
+    ) -> Result<FetchedWal> {
         let look = async {
             self.refuse_foreign().await?;
             self.look(name).await
         };
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
-            return self.fetch_shortly(name, look).await;
+            return self.fetch_shortly(name, look, destination).await;
         };
         let taken = tokio::time::timeout(SHORT_TRY, ahead.take(*segment)).await;
         let fetched = if let Ok(Some(fetched)) = taken {
             self.stats_mut().prefetch_hits += 1;
             fetched
         } else {
-            self.fetch_shortly(name, look).await?
+            self.fetch_shortly(name, look, destination).await?
         };
         if let Ok(size) = WalSegmentSize::new(fetched.size) {
             ahead.served(*segment, size);

@@ -244,7 +244,7 @@ impl FetchPlace {
                 Ok(copies) => copies?,
                 Err(_) => return Err(silent(&self.archive)),
             };
-            fetch_found(&self.archive, name, &copies).await
+            fetch_found(&self.archive, name, &copies, None).await
         };
         let fetched = fetched.await;
         self.note(fetched.as_ref().err());

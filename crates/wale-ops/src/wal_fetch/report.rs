@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
+use wale_cluster::durable::PendingFile;
 use wale_format::Codec;
 use wale_pg::ArchiveFileName;
 
@@ -27,6 +28,8 @@ pub struct FetchedWal {
     /// The plain bytes: exactly `size` of them, or an error. The last piece is withheld until all is known to be
     /// right, so a broken transfer is always short.
     pub body: BoxStream<'static, Result<Bytes, OpError>>,
+    /// The file itself, whole and checked, under a temporary name beside its destination; then the body is empty.
+    pub(super) pending: Option<PendingFile>,
 }
 
 impl fmt::Debug for FetchedWal {

@@ -1,10 +1,11 @@
 //! One fetch: find, decode, verify, and only then deliver.
 //!
-//! A segment is decoded into memory when the budget has room for it. Otherwise (large segments, or a budget in use)
+//! What goes into a file is decoded into it, under a temporary name, and gets its own when all is right. What is sent is decoded
+//! into memory when the budget has room for it. Otherwise (large segments, or a budget in use)
 //! it is decoded twice: once to verify it, once to send it; the second pass must be the same bytes as the first.
 
 use std::io::{self, BufRead, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -39,14 +40,22 @@ pub(super) const DISPUTED: &str = "is in the archive twice, with different conte
 /// `StorageUnavailable` and the like: the store did not answer.
 pub async fn fetch(archive: &Archive, name: &ArchiveFileName) -> Result<FetchedWal> {
     let copies = archive.find_wal_copies(name).await?;
-    fetch_found(archive, name, &copies).await
+    fetch_found(archive, name, &copies, None).await
 }
 
-/// As [`fetch`], of what a check has found.
+/// Where a file goes that is not sent.
+#[derive(Clone, Debug)]
+pub(super) struct Destination {
+    pub(super) path: PathBuf,
+    pub(super) owner: Option<Owner>,
+}
+
+/// As [`fetch`], of what a check has found. What is for a destination is put beside it at once, where that can be.
 pub(super) async fn fetch_found(
     archive: &Archive,
     name: &ArchiveFileName,
     copies: &[StoredWal],
+    destination: Option<&Destination>,
 ) -> Result<FetchedWal> {
     if copies.is_empty() {
         return Err(not_found(name));
@@ -56,7 +65,7 @@ pub(super) async fn fetch_found(
     }
     let mut first_error = None;
     for stored in copies {
-        match fetch_copy(archive, stored, archive.budget()).await {
+        match fetch_copy(archive, stored, archive.budget(), destination).await {
             Ok(fetched) => return Ok(fetched),
             Err(error) if error.kind == Kind::CorruptData || error.kind == Kind::Configuration => {
                 // Another copy, under another codec, may be sound.
@@ -112,7 +121,12 @@ pub async fn fetch_to_path(
     owner: Option<Owner>,
 ) -> Result<FetchReport> {
     let started = Instant::now();
-    let fetched = fetch(archive, name).await?;
+    let copies = archive.find_wal_copies(name).await?;
+    let destination = Destination {
+        path: path.to_owned(),
+        owner,
+    };
+    let fetched = fetch_found(archive, name, &copies, Some(&destination)).await?;
     write_to_path(fetched, path, owner, started).await
 }
 
@@ -132,12 +146,16 @@ pub(super) async fn write_to_path(
         key,
         bytes_stored,
         body,
+        pending,
         ..
     } = fetched;
     let mut source = StreamReader::new(body, 1, &Handle::current());
     let target = path.to_owned();
     blocking(move || {
         let failed = |e| local_or_body(e, &target);
+        if let Some(file) = pending {
+            return file.commit().map_err(failed);
+        }
         let mut file = PendingFile::create(&target, mode_beside(&target), owner).map_err(failed)?;
         let written = copy(&mut source, &mut file).map_err(failed)?;
         if written != size {
@@ -189,13 +207,22 @@ async fn fetch_copy(
     archive: &Archive,
     stored: &StoredWal,
     budget: &MemoryBudget,
+    destination: Option<&Destination>,
 ) -> Result<FetchedWal> {
     let expectation = Expectation::of(archive, stored).await?;
-    let result = match room_in(budget, expectation.size_max()) {
-        Some(room) => fetch_into_memory(archive, stored, expectation, room).await,
-        None => fetch_in_two_passes(archive, stored, expectation).await,
+    let result = async {
+        if let Some(destination) = destination
+            && let Some(fetched) =
+                fetch_into_file(archive, stored, expectation, destination).await?
+        {
+            return Ok(fetched);
+        }
+        match room_in(budget, expectation.size_max()) {
+            Some(room) => fetch_into_memory(archive, stored, expectation, room).await,
+            None => fetch_in_two_passes(archive, stored, expectation).await,
+        }
     };
-    result.map_err(|error| match error.kind {
+    result.await.map_err(|error| match error.kind {
         // It was there a moment ago. That is no absence.
         Kind::NotFound => OpError::new(
             Kind::StorageUnavailable,
@@ -239,6 +266,35 @@ pub(super) async fn fetch_into_room(
         ));
     }
     fetch_into_memory(archive, &stored, expectation, room).await
+}
+
+/// Decodes and verifies one object into a file beside its destination, which does not have its name yet. `None` where the file
+/// cannot be written: that says nothing of the object, and who writes it in the usual way is told why.
+async fn fetch_into_file(
+    archive: &Archive,
+    stored: &StoredWal,
+    expectation: Expectation,
+    destination: &Destination,
+) -> Result<Option<FetchedWal>> {
+    let (key, Destination { path, owner }) = (stored.key.clone(), destination.clone());
+    let written = archive
+        .decode(&stored.key, stored.codec, move |plain| {
+            let Ok(mut file) = PendingFile::create(&path, mode_beside(&path), owner) else {
+                return Ok(None);
+            };
+            let mut written = Ok(());
+            let seen = expectation.verify_through(&key, plain, |piece| {
+                if written.is_ok() {
+                    written = file.write_all(piece);
+                }
+            })?;
+            Ok(written.is_ok().then_some((file, seen.size)))
+        })
+        .await?;
+    Ok(written.map(|(file, size)| FetchedWal {
+        pending: Some(file),
+        ..delivered(stored, size, stream::empty().boxed())
+    }))
 }
 
 async fn fetch_into_memory(
@@ -321,6 +377,7 @@ fn delivered(
         codec: stored.codec,
         bytes_stored: stored.size,
         body,
+        pending: None,
     }
 }
 

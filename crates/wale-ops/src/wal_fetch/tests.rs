@@ -132,6 +132,46 @@ async fn a_file_is_put_in_place_whole_and_in_place_of_another() {
 }
 
 #[tokio::test]
+async fn what_goes_into_a_file_is_read_once_and_needs_no_memory_for_all_of_it() {
+    let bench = Bench::new();
+    bench.claim().await;
+    bench.store_wal(FIRST, Codec::Zstd, &segment(FIRST, 1));
+    let name = file_name(FIRST);
+    let path = bench.folder().join("RECOVERYXLOG");
+    let _all = bench.archive.budget().try_acquire(u64::MAX);
+    let reads = || bench.faulty.calls(Verb::Get);
+    let send = async || {
+        let before = reads();
+        let sent = fetch(&bench.archive, &name).await.expect("there");
+        content(sent).await.expect("whole");
+        reads() - before
+    };
+    // The first one reads the identity, too.
+    send().await;
+    assert_eq!(send().await, 2, "what is sent is checked before");
+    let before = reads();
+    let placed = fetch_to_path(&bench.archive, &name, &path, None).await;
+    placed.expect("placed");
+    assert_eq!(reads() - before, 1);
+    assert_eq!(fs::read(&path).expect("read"), segment(FIRST, 1));
+    let fetcher = Fetcher::new(
+        bench.archive.clone(),
+        FetcherOptions {
+            prefetch: 0,
+            ..FetcherOptions::default()
+        },
+    );
+    let before = reads();
+    fs::remove_file(&path).expect("removed");
+    fetcher
+        .fetch_to_path(&name, &path, None)
+        .await
+        .expect("placed");
+    assert_eq!(reads() - before, 1);
+    assert_eq!(fs::read(&path).expect("read"), segment(FIRST, 1));
+}
+
+#[tokio::test]
 async fn what_no_codec_of_ours_decodes_is_named_and_not_called_damaged() {
     let bench = Bench::new();
     bench.claim().await;
