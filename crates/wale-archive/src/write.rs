@@ -236,7 +236,7 @@ mod tests {
         let archive = archive.adapting();
         for (plain_bytes, expected) in [(TELLING_BYTES - 1, 0), (TELLING_BYTES, 1)] {
             let one = archive.for_one(Sealed::Wal);
-            let (mut writer, body) = one.sealed_body(Codec::Zstd, 100).expect("sealed");
+            let (mut writer, body) = one.partition_body(Codec::Zstd, 100).expect("sealed");
             writer.write_all(b"x").expect("room");
             let chunks = writer.finish().expect("room");
             let sending = tokio::task::spawn_blocking(|| chunks.finish());
