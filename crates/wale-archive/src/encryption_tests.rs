@@ -176,7 +176,9 @@ async fn a_reading_key_is_tried_at_start() {
 
 /// A segment, as `archive` seals it.
 fn store(archive: &Archive, memory: &MemoryStore, name: &str) {
-    let sealed = archive.seal_small(&segment(name, 1)).expect("sealed");
+    let sealed = archive
+        .seal_small_as(archive.codec(), &segment(name, 1))
+        .expect("sealed");
     let key = layout::wal(&file_name(name), Codec::Zstd);
     memory.insert(&ObjectKey::new(&key).expect("a key"), sealed);
 }

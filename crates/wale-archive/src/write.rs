@@ -126,18 +126,10 @@ impl Archive {
         self.inner.seal.partition_writer_bytes() + (chunks * chunk_bytes) as u64
     }
 
-    /// Seals a small object in memory.
+    /// Seals a small object in memory, under `codec`: `none` where the object's name shows none. It is encrypted all the same.
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
-    pub fn seal_small(&self, plain: &[u8]) -> Result<Bytes> {
-        self.seal_small_as(self.codec(), plain)
-    }
-
-    /// As [`Archive::seal_small`], under `codec`: `none` where the object's name shows none. It is encrypted all the same.
-    ///
-    /// # Errors
-    /// As [`Archive::seal_small`].
     pub fn seal_small_as(&self, codec: Codec, plain: &[u8]) -> Result<Bytes> {
         self.seal_written(codec, |sink| sink.write_all(plain))
     }
@@ -145,7 +137,7 @@ impl Archive {
     /// As [`Archive::seal_small_as`], of what `write` writes.
     ///
     /// # Errors
-    /// As [`Archive::seal_small`]; those of `write`.
+    /// As [`Archive::seal_small_as`]; those of `write`.
     #[expect(
         clippy::disallowed_methods,
         reason = "the archive seals its objects here"
@@ -159,10 +151,10 @@ impl Archive {
         sealed_in_memory(writer.map_err(cannot_seal)?, write)
     }
 
-    /// As [`Archive::seal_small`], of a partition.
+    /// As [`Archive::seal_small_as`], of a partition under the codec of new objects.
     ///
     /// # Errors
-    /// As [`Archive::seal_small`].
+    /// As [`Archive::seal_small_as`].
     #[expect(
         clippy::disallowed_methods,
         reason = "the archive seals its objects here"

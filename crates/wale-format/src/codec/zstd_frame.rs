@@ -149,13 +149,13 @@ pub(super) fn decoder<R: Read + Send + 'static>(
         source: Source::new(source),
         window_max,
         count,
-        place: Place::Within,
+        place: FramePlace::Within,
     }))
 }
 
 /// Where a decoder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum FramePlace {
     /// Within a frame, or before the first.
     Within,
     /// Behind a frame; of the next one's magic number so many bytes were seen.
@@ -167,7 +167,7 @@ pub(super) struct ZstdFrames {
     source: Source,
     window_max: u64,
     count: FrameCount,
-    place: Place,
+    place: FramePlace,
 }
 
 impl FrameDecoder for ZstdFrames {
@@ -178,7 +178,7 @@ impl FrameDecoder for ZstdFrames {
         loop {
             let input = self.source.fill_buf()?;
             let is_over = input.is_empty();
-            if let Place::Behind(seen) = self.place {
+            if let FramePlace::Behind(seen) = self.place {
                 if self.count == FrameCount::One || is_over && seen == 0 {
                     return Ok(0);
                 }
@@ -193,11 +193,11 @@ impl FrameDecoder for ZstdFrames {
             let status = status.map_err(|error| explained(error, self.window_max))?;
             self.source.consume(status.bytes_read);
             self.place = match self.place {
-                _ if status.remaining == 0 => Place::Behind(0),
-                Place::Behind(seen) if seen + status.bytes_read < Self::MAGIC.len() => {
-                    Place::Behind(seen + status.bytes_read)
+                _ if status.remaining == 0 => FramePlace::Behind(0),
+                FramePlace::Behind(seen) if seen + status.bytes_read < Self::MAGIC.len() => {
+                    FramePlace::Behind(seen + status.bytes_read)
                 }
-                _ => Place::Within,
+                _ => FramePlace::Within,
             };
             if status.bytes_written > 0 {
                 return Ok(status.bytes_written);
@@ -209,7 +209,7 @@ impl FrameDecoder for ZstdFrames {
     }
 
     fn is_complete(&self) -> bool {
-        self.place == Place::Behind(0)
+        self.place == FramePlace::Behind(0)
     }
 
     fn source(&mut self) -> &mut Source {

@@ -11,7 +11,7 @@ use wale_pg::ControlFile;
 use super::ledger::Ledger;
 use super::manifest::{MANIFEST, TABLESPACE_MAP};
 use super::needs::{DiskNeed, DiskNeeds};
-use super::ranges::{Ranges, Run, ranges};
+use super::ranges::{FrameRun, Ranges, ranges};
 use super::stored::StoredBackup;
 use crate::error::Result;
 
@@ -146,7 +146,7 @@ impl StoredBackup {
     }
 
     /// What is read of a partition that is read in part.
-    pub(super) fn runs_of(&self, part: &StoredPart) -> Option<&[Run]> {
+    pub(super) fn runs_of(&self, part: &StoredPart) -> Option<&[FrameRun]> {
         self.ranges.get(&part.number?).map(Vec::as_slice)
     }
 

@@ -25,7 +25,7 @@ const WORTHWHILE_QUARTERS: u64 = 3;
 
 /// Frames of a partition that follow each other, and what of their content is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct FrameRun {
     /// Where in the object they lie.
     pub(super) stored: Range<u64>,
     /// Bytes of their content before the first header that is wanted.
@@ -35,7 +35,7 @@ pub(super) struct Run {
 }
 
 /// What is read of the partitions that the index knows, by their numbers. A partition without runs has nothing that is wanted.
-pub(super) type Ranges = BTreeMap<u32, Vec<Run>>;
+pub(super) type Ranges = BTreeMap<u32, Vec<FrameRun>>;
 
 /// Reads the index of a backup, for the files of which `is_wanted` says so; none where there is no index that is of use.
 pub(super) async fn ranges(
@@ -174,7 +174,7 @@ impl WantedPart {
     }
 
     /// The wanted frames, those that follow each other together.
-    fn runs(&self) -> Vec<Run> {
+    fn runs(&self) -> Vec<FrameRun> {
         let frames = &self.part.frames;
         let mut runs = Vec::new();
         let mut next = 0;
@@ -186,7 +186,7 @@ impl WantedPart {
             let begin = self.begins[first].unwrap_or(frames[first].plain);
             let end = self.ends[next - 1];
             let stored_end = frames.get(next).map(|frame| frame.stored);
-            runs.push(Run {
+            runs.push(FrameRun {
                 stored: frames[first].stored..stored_end.unwrap_or(self.part.stored_bytes),
                 skip: begin - frames[first].plain,
                 bytes: end.saturating_sub(begin),
@@ -244,8 +244,8 @@ mod tests {
         read.map(|()| wanted.ranges())
     }
 
-    fn run(stored: Range<u64>, skip: u64, bytes: u64) -> Run {
-        Run {
+    fn run(stored: Range<u64>, skip: u64, bytes: u64) -> FrameRun {
+        FrameRun {
             stored,
             skip,
             bytes,

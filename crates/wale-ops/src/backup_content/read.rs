@@ -18,7 +18,7 @@ use super::extract::Extraction;
 use super::ledger::Carrier;
 use super::manifest::Manifest;
 use super::memory::WORKER_BYTES;
-use super::ranges::Run;
+use super::ranges::FrameRun;
 use super::sink::Sink;
 use super::stored::{PartRules, StoredBackup};
 use crate::error::{Kind, OpError, Result};
@@ -26,14 +26,14 @@ use crate::retry::{Attempts, RetryBudget};
 
 /// What of the partitions is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
+enum PartsRead {
     /// What is wanted, where the index says where it lies.
     Wanted,
     /// All, after what was wanted.
     Whole,
 }
 
-impl Reading {
+impl PartsRead {
     /// The first attempt at a whole partition: what came of it before came at an earlier one. So many attempts nobody makes.
     const fn first_attempt(self) -> NonZeroU8 {
         NonZeroU8::MIN.saturating_add(match self {
@@ -130,7 +130,7 @@ impl BackupReader<'_> {
         if !rest.is_empty() && !self.cancel.is_cancelled() && backup.ledger.missing() > 0 {
             let name = &backup.name;
             tracing::warn!(backup = %name, "the list of the backup's files was wrong: the partitions that it made superfluous are read, too");
-            self.fetch_all_of(backup, &rest, Reading::Whole, extraction)
+            self.fetch_all_of(backup, &rest, PartsRead::Whole, extraction)
                 .await?;
         }
         if self.cancel.is_cancelled() {
@@ -201,7 +201,7 @@ impl BackupReader<'_> {
         parts: &[StoredPart],
         extraction: &Arc<Extraction<S>>,
     ) -> Result<()> {
-        self.fetch_all_of(backup, parts, Reading::Wanted, extraction)
+        self.fetch_all_of(backup, parts, PartsRead::Wanted, extraction)
             .await
     }
 
@@ -209,7 +209,7 @@ impl BackupReader<'_> {
         &self,
         backup: &StoredBackup,
         parts: &[StoredPart],
-        reading: Reading,
+        reading: PartsRead,
         extraction: &Arc<Extraction<S>>,
     ) -> Result<()> {
         let workers = self.workers.max(1);
@@ -232,7 +232,9 @@ impl BackupReader<'_> {
                 let wanted = (number, part, rules);
                 let token = &token;
                 async move {
-                    let runs = backup.runs_of(part).filter(|_| reading == Reading::Wanted);
+                    let runs = backup
+                        .runs_of(part)
+                        .filter(|_| reading == PartsRead::Wanted);
                     if let Some(runs) = runs
                         && self.fetch_runs(runs, wanted, held, extraction, token).await
                     {
@@ -265,7 +267,7 @@ impl BackupReader<'_> {
     /// Parts of a partition. Whether they came; if not, the whole shows what is wrong with it.
     async fn fetch_runs<S: Sink>(
         &self,
-        runs: &[Run],
+        runs: &[FrameRun],
         (number, part, rules): (u32, &StoredPart, PartRules),
         held: u64,
         extraction: &Arc<Extraction<S>>,
@@ -308,7 +310,7 @@ impl BackupReader<'_> {
     /// what it must be. What the damaged one brought whole stays.
     async fn fetch_whole<S: Sink>(
         &self,
-        (backup, reading): (&StoredBackup, Reading),
+        (backup, reading): (&StoredBackup, PartsRead),
         wanted: (u32, &StoredPart, PartRules),
         held: u64,
         extraction: &Arc<Extraction<S>>,

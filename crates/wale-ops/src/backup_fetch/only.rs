@@ -105,7 +105,7 @@ pub async fn fetch_some(
     let counted = Arc::new(PacedStore::new(Arc::clone(archive.store()), None));
     let archive = archive.over(counted.clone(), archive.budget().clone());
     let (mut sources, mut notes) = choose(&archive, &options.selector).await?;
-    let wanted = Arc::new(Wanted::new(&options.patterns));
+    let wanted = Arc::new(WantedFiles::new(&options.patterns));
     if sources.have_manifests() {
         let is_wanted = Arc::clone(&wanted);
         let restored = sources.restored();
@@ -167,11 +167,11 @@ fn what_is_read(source: &Source) -> Option<String> {
 
 /// The files that are wanted, and how many each pattern meant.
 #[derive(Debug)]
-struct Wanted {
+struct WantedFiles {
     patterns: Vec<(PathPattern, AtomicU64)>,
 }
 
-impl Wanted {
+impl WantedFiles {
     fn new(patterns: &[PathPattern]) -> Self {
         let patterns = patterns.iter().cloned();
         Self {
@@ -224,7 +224,7 @@ impl Fetching<'_> {
     async fn read(
         &self,
         sources: &Sources,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<WantedFiles>,
         folder: &Arc<SomeFolder>,
     ) -> Result<(u64, u64)> {
         self.progress.set_phase("restoring files");

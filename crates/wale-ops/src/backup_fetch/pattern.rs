@@ -8,11 +8,11 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     text: String,
-    parts: Vec<Part>,
+    parts: Vec<PatternPart>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum PatternPart {
     /// This character.
     One(char),
     /// Any character but a slash.
@@ -39,14 +39,14 @@ impl FromStr for PathPattern {
         let mut characters = text.chars().peekable();
         while let Some(character) = characters.next() {
             parts.push(match character {
-                '?' => Part::Any,
-                '*' if characters.next_if_eq(&'*').is_some() => Part::Across,
-                '*' => Part::Within,
+                '?' => PatternPart::Any,
+                '*' if characters.next_if_eq(&'*').is_some() => PatternPart::Across,
+                '*' => PatternPart::Within,
                 '\\' => match characters.next() {
-                    Some(plain) => Part::One(plain),
+                    Some(plain) => PatternPart::One(plain),
                     None => return Err(format!("the pattern \"{text}\" ends with a backslash")),
                 },
-                plain => Part::One(plain),
+                plain => PatternPart::One(plain),
             });
         }
         Ok(Self {
@@ -74,10 +74,10 @@ impl PathPattern {
             let mut next = vec![false; open.len()];
             for (at, part) in self.parts.iter().enumerate().filter(|(at, _)| open[*at]) {
                 match part {
-                    Part::One(plain) => next[at + 1] |= *plain == character,
-                    Part::Any => next[at + 1] |= character != '/',
-                    Part::Within => next[at] |= character != '/',
-                    Part::Across => next[at] = true,
+                    PatternPart::One(plain) => next[at + 1] |= *plain == character,
+                    PatternPart::Any => next[at + 1] |= character != '/',
+                    PatternPart::Within => next[at] |= character != '/',
+                    PatternPart::Across => next[at] = true,
                 }
             }
             open = next;
@@ -89,7 +89,7 @@ impl PathPattern {
     /// What may stand for nothing may be passed over.
     fn pass_over(&self, open: &mut [bool]) {
         for (at, part) in self.parts.iter().enumerate() {
-            if matches!(part, Part::Within | Part::Across) {
+            if matches!(part, PatternPart::Within | PatternPart::Across) {
                 open[at + 1] |= open[at];
             }
         }
