@@ -180,6 +180,6 @@ impl fmt::Debug for Archive {
         f.debug_struct("Archive")
             .field("location", &self.location())
             .field("seal", &self.inner.seal)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

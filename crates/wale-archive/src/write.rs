@@ -215,7 +215,6 @@ mod tests {
     use super::*;
     use crate::levels::TELLING_BYTES;
     use crate::testing::Bench;
-    use futures_util::TryStreamExt as _;
 
     fn level(archive: &Archive, what: Sealed) -> Option<i32> {
         archive.for_one(what).trial.map(|trial| trial.level())

@@ -73,7 +73,7 @@ where
         match handle.await {
             Ok(Ok(())) => {}
             Ok(Err(payload)) => drop(panic.get_or_insert(payload)),
-            Err(_) => panic!("a worker could not run: the runtime shuts down"),
+            Err(error) => panic!("a worker could not run, the runtime shuts down: {error}"),
         }
     }
     if let Some(payload) = panic {
