@@ -210,6 +210,7 @@ fn cannot_seal(error: CodecError) -> OpError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::time::Duration;
 
     use super::*;
