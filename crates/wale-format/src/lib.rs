@@ -45,9 +45,7 @@ pub mod tar;
 
 pub use backup_name::{BackupName, InvalidBackupName};
 pub use checksum::{Crc32c, hex};
-pub use codec::{
-    AdaptiveStep, Codec, CodecError, CodecSettings, FrameStart, WINDOW_MAX_BYTES,
-};
+pub use codec::{AdaptiveStep, Codec, CodecError, CodecSettings, FrameStart, WINDOW_MAX_BYTES};
 pub use crypt::{ContentDigest, KeyRing, Locked, WriteKey};
 pub use encryption::Encryption;
 pub use file_list::{FileListDatabase, FileListMember, FileListRelation, file_list};

@@ -30,7 +30,9 @@ const READER_DEADLINE: Duration = Duration::from_secs(8);
 /// What is left of the process's memory for buffers, bytes.
 fn buffers(settings: &Settings) -> u64 {
     let memory = settings.get(&declared::WALE_MEMORY);
-    memory.saturating_sub(BESIDE_BUFFERS_MIB << 20).max(LEAST_BUFFERS)
+    memory
+        .saturating_sub(BESIDE_BUFFERS_MIB << 20)
+        .max(LEAST_BUFFERS)
 }
 
 /// Bounds within which a verb uses the archive.

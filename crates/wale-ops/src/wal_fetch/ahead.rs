@@ -230,7 +230,7 @@ impl Ahead {
         }
         state.watched = true;
         let (shared, idle) = (Arc::clone(&self.state), self.idle);
-        let shelf = Arc::clone(&self.shelf);
+        let rooms = Arc::clone(&self.shelf);
         state.tasks.spawn(async move {
             loop {
                 let until = lock(&shared)
@@ -241,7 +241,7 @@ impl Ahead {
                 if state.used.is_none_or(|used| used + idle <= Instant::now()) {
                     state.slots.clear();
                     state.watched = false;
-                    shelf.clear();
+                    rooms.clear();
                     return;
                 }
             }

@@ -176,7 +176,7 @@ settings! {
          base backup fewer workers.")
         .otherwise("unlimited").aliases(&["WALG_NETWORK_RATE_LIMIT"]).flag("upload-rate");
     WALE_MEMORY: u64 = Setting::new(Archive, &Parsed("size", machine::budget),
-        "The memory of the process, whatever the size of the database: 32 MiB are for the program, the rest for buffers, \
+        "The memory of the process, whatever the size of the database. 32 MiB of it are for the program, the rest for buffers, \
          of which 16 MiB stay in any case: below 48MiB the process takes more than is set. In a container with a memory limit the \
          default is half the limit where that is less. A restore keeps 40 bytes for each file of the backup, 64 \
          where another tool made it, in a quarter of the buffers; a million files always fit.")

@@ -28,7 +28,10 @@ fn what_is_set_bounds_the_process_at_64_128_and_256_mib() {
     let segments = fill(&stage);
     for mib in [64, 128, 256] {
         let Some(group) = MemoryLimit::new(&format!("bound-{mib}"), mib << 20) else {
-            return skip(TEST, "no control group with a memory limit can be made here");
+            return skip(
+                TEST,
+                "no control group with a memory limit can be made here",
+            );
         };
         let limited = Bounded::new(&stage, &wale, mib, group);
         limited.back_up();
@@ -96,7 +99,11 @@ impl<'a> Bounded<'a> {
 
     fn within(&self, what: &str, peak: u64) {
         println!("{what} at {} MiB: peak {peak} KiB", self.mib);
-        assert!(peak <= self.mib << 10, "{what}: {peak} KiB at {} MiB", self.mib);
+        assert!(
+            peak <= self.mib << 10,
+            "{what}: {peak} KiB at {} MiB",
+            self.mib
+        );
     }
 
     fn sidecar_within(&self, what: &str) {
@@ -111,7 +118,7 @@ impl<'a> Bounded<'a> {
 
     /// Each segment twice, all at once.
     fn push_all(&self, segments: &[String]) {
-        let answers = self.all_at_once(PUSHES, |number| {
+        let answers = all_at_once(PUSHES, |number| {
             let name = &segments[number % segments.len()];
             let reply = get(self.options.port, &format!("/wal-push/{name}"));
             reply.map_or(0, |reply| reply.status)
@@ -122,7 +129,7 @@ impl<'a> Bounded<'a> {
 
     /// All at once: the whole file or a broken reply, which asks to come again.
     fn fetch_all(&self, segments: &[String]) {
-        let served = self.all_at_once(FETCHES, |number| {
+        let served = all_at_once(FETCHES, |number| {
             let name = &segments[number % segments.len()];
             let reply = get(self.options.port, &format!("/wal/{name}"));
             reply.is_ok_and(|reply| {
@@ -134,17 +141,6 @@ impl<'a> Bounded<'a> {
         println!("{served} of {FETCHES} were served");
         assert!(served > 0);
         self.sidecar_within("200 fetches");
-    }
-
-    fn all_at_once<T: Send>(&self, count: usize, ask: impl Fn(usize) -> T + Sync) -> Vec<T> {
-        let ask = &ask;
-        std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..count)
-                .map(|number| scope.spawn(move || ask(number)))
-                .collect();
-            let answers = clients.into_iter().map(|client| client.join().unwrap());
-            answers.collect()
-        })
     }
 
     /// The peak of a process never falls, so the last look at it before its end is its peak, but for what its last moment took.
@@ -168,4 +164,15 @@ impl<'a> Bounded<'a> {
         assert!(status.success(), "{status} at {} MiB", self.mib);
         self.within("a restore", peak);
     }
+}
+
+fn all_at_once<T: Send>(count: usize, ask: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let ask = &ask;
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..count)
+            .map(|number| scope.spawn(move || ask(number)))
+            .collect();
+        let answers = clients.into_iter().map(|client| client.join().unwrap());
+        answers.collect()
+    })
 }
