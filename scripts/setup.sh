@@ -87,6 +87,8 @@ if [ "$what" = test ]; then
   # What the Debian package brings is tried by them.
   need systemd systemd-analyze
   need man-db man
+  # It counts instructions.
+  need valgrind valgrind
   [ -e /usr/lib/podman/netavark ] || packages+=(netavark)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 fi

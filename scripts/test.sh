@@ -139,7 +139,7 @@ times=(-Z unstable-options --report-time)
 # Everything is built in one way: with other packages chosen, Cargo gives the dependencies other features, and builds them all
 # once more.
 own=(--workspace --locked --no-fail-fast)
-kinds=(--lib --bins --examples --test sim --test counts --test words)
+kinds=(--lib --bins --examples --test sim --test counts --test instructions --test words)
 if [ "$mode" = all ]; then built=(); else built=("${kinds[@]}"); fi
 step "the tests compile" cargo test "${own[@]}" "${built[@]}" --no-run
 step "generated documents are current" cargo run -q --locked -p xtask -- docs --check "${CARGO_TARGET_DIR:-target}/debug/wale"

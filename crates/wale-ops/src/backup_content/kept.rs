@@ -11,7 +11,7 @@ use wale_pg::ControlFile;
 use super::ledger::Ledger;
 use super::manifest::{MANIFEST, TABLESPACE_MAP};
 use super::needs::{DiskNeed, DiskNeeds};
-use super::ranges::{FrameRun, Ranges, ranges};
+use super::ranges::{Ranges, ranges, runs_of};
 use super::stored::StoredBackup;
 use crate::error::Result;
 
@@ -138,16 +138,11 @@ impl StoredBackup {
     pub(crate) fn spared_bytes(&self) -> u64 {
         let whole = self.spare.iter().map(|part| part.size);
         let in_part = self.parts.iter().filter_map(|part| {
-            let runs = self.runs_of(part)?.iter();
+            let runs = runs_of(&self.ranges, part)?.iter();
             let read: u64 = runs.map(|run| run.stored.end - run.stored.start).sum();
             Some(part.size.saturating_sub(read))
         });
         whole.chain(in_part).sum()
-    }
-
-    /// What is read of a partition that is read in part.
-    pub(super) fn runs_of(&self, part: &StoredPart) -> Option<&[FrameRun]> {
-        self.ranges.get(&part.number?).map(Vec::as_slice)
     }
 
     /// How many partitions were put aside.

@@ -1,5 +1,6 @@
-//! Which bytes of the partitions hold the files that are wanted, by the index beside the manifest. The index is not trusted: what
-//! comes is held against the manifest, and what does not come is looked for in whole partitions.
+//! Which bytes of the partitions hold the files that are wanted, and where partitions can be divided, by the index beside the
+//! manifest. The index is not trusted: what comes is held against the manifest, and what does not come is looked for in whole
+//! partitions.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
@@ -8,13 +9,14 @@ use std::ops::Range;
 use wale_archive::parts::StoredPart;
 use wale_archive::{Archive, ConsumeError};
 use wale_format::{
-    BackupName, Codec, IndexItem, IndexReader, IndexedFile, IndexedPartition, layout,
+    BackupName, Codec, FrameStart, IndexItem, IndexReader, IndexedFile, IndexedPartition, layout,
 };
 
 use crate::error::{Kind, OpError, Result};
 
-/// Bytes that a frame costs while the index is read: two offsets, where the wanted files begin and end in it, and whether it is wanted.
-const FRAME_COSTS: u64 = 16 + 8 + 8 + 1;
+/// Bytes that a frame costs while the index is read: two offsets, where the wanted files begin and end in it, whether it is wanted,
+/// and whether a file begins with it.
+const FRAME_COSTS: u64 = 16 + 8 + 8 + 1 + 1;
 
 /// The frames of an index may take this share of the memory, an eighth: of 64 MiB 250,000 frames, which are 500 GB. Beyond, whole
 /// partitions are read.
@@ -37,12 +39,39 @@ pub(super) struct FrameRun {
 /// What is read of the partitions that the index knows, by their numbers. A partition without runs has nothing that is wanted.
 pub(super) type Ranges = BTreeMap<u32, Vec<FrameRun>>;
 
+/// What is read of a partition that is read in part.
+pub(super) fn runs_of<'a>(ranges: &'a Ranges, part: &StoredPart) -> Option<&'a [FrameRun]> {
+    ranges.get(&part.number?).map(Vec::as_slice)
+}
+
 /// Reads the index of a backup, for the files of which `is_wanted` says so; none where there is no index that is of use.
 pub(super) async fn ranges(
     archive: &Archive,
     backup: &BackupName,
     parts: &[StoredPart],
     is_wanted: impl Fn(&str) -> bool + Send + 'static,
+) -> Option<Ranges> {
+    read_index(archive, backup, parts, is_wanted, WantedFrames::ranges).await
+}
+
+/// Divides the partitions that have more than so many stored bytes into pieces of about as many, each of whole members; none where
+/// there is no index that is of use.
+pub(super) async fn divided(
+    archive: &Archive,
+    backup: &BackupName,
+    parts: &[StoredPart],
+    piece_bytes: u64,
+) -> Option<Ranges> {
+    let pieces = move |frames: &WantedFrames| frames.pieces(piece_bytes);
+    read_index(archive, backup, parts, |_| true, pieces).await
+}
+
+async fn read_index(
+    archive: &Archive,
+    backup: &BackupName,
+    parts: &[StoredPart],
+    is_wanted: impl Fn(&str) -> bool + Send + 'static,
+    found: impl FnOnce(&WantedFrames) -> Ranges + Send + 'static,
 ) -> Option<Ranges> {
     let key = Archive::key(&layout::frames(backup)).ok()?;
     let sizes = parts.iter();
@@ -54,7 +83,7 @@ pub(super) async fn ranges(
     let read = move |plain: &mut dyn Read| {
         let mut wanted = WantedFrames::new(sizes, most);
         wanted.read(plain, is_wanted)?;
-        Ok::<_, ConsumeError>(wanted.ranges())
+        Ok::<_, ConsumeError>(found(&wanted))
     };
     match archive.decode(&key, Codec::Zstd, read).await {
         Ok(ranges) => Some(ranges),
@@ -83,6 +112,8 @@ struct WantedPart {
     /// Of each frame the end of the last wanted file that ends in it.
     ends: Vec<u64>,
     is_wanted: Vec<bool>,
+    /// Of each frame whether a wanted file begins with it.
+    is_border: Vec<bool>,
 }
 
 impl WantedFrames {
@@ -125,6 +156,7 @@ impl WantedFrames {
             begins: vec![None; frames],
             ends: vec![0; frames],
             is_wanted: vec![false; frames],
+            is_border: vec![false; frames],
         };
         match self.parts.insert(number, wanted) {
             None => Ok(()),
@@ -154,6 +186,15 @@ impl WantedFrames {
         });
         worth.collect()
     }
+
+    /// The pieces of the partitions that are worth it.
+    fn pieces(&self, piece_bytes: u64) -> Ranges {
+        let parts = self.parts.iter().filter_map(|(number, part)| {
+            let pieces = part.pieces(part.part.stored_bytes.div_ceil(piece_bytes.max(1)));
+            (pieces.len() > 1).then_some((*number, pieces))
+        });
+        parts.collect()
+    }
 }
 
 impl WantedPart {
@@ -167,6 +208,7 @@ impl WantedPart {
         let first = frames.partition_point(|frame| frame.plain <= file.offset) - 1;
         let last = frames.partition_point(|frame| frame.plain < end) - 1;
         self.is_wanted[first..=last].fill(true);
+        self.is_border[first] |= frames[first].plain == file.offset;
         let begin = self.begins[first].get_or_insert(file.offset);
         *begin = file.offset.min(*begin);
         self.ends[last] = end.max(self.ends[last]);
@@ -194,6 +236,33 @@ impl WantedPart {
         }
         runs
     }
+
+    /// The whole in so many pieces, or fewer: each begins where a frame and a file do.
+    fn pieces(&self, count: u64) -> Vec<FrameRun> {
+        let frames = &self.part.frames;
+        let mut begins = vec![0];
+        for piece in 1..count {
+            let at = self.part.plain_bytes / count * piece;
+            let near = frames.partition_point(|frame| frame.plain < at);
+            let border = self.is_border.iter().skip(near).position(|border| *border);
+            match border.map(|ahead| near + ahead) {
+                Some(begin) if begins.last() < Some(&begin) => begins.push(begin),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let ends = begins.iter().skip(1).map(|next| frames[*next]);
+        let end = FrameStart {
+            plain: self.part.plain_bytes,
+            stored: self.part.stored_bytes,
+        };
+        let piece = |(begin, end): (&usize, FrameStart)| FrameRun {
+            stored: frames[*begin].stored..end.stored,
+            skip: 0,
+            bytes: end.plain - frames[*begin].plain,
+        };
+        begins.iter().zip(ends.chain([end])).map(piece).collect()
+    }
 }
 
 fn wrong(why: &str) -> OpError {
@@ -205,7 +274,7 @@ fn wrong(why: &str) -> OpError {
 
 #[cfg(test)]
 mod tests {
-    use wale_format::{FrameStart, frame_index};
+    use wale_format::frame_index;
 
     use super::*;
 
@@ -275,6 +344,37 @@ mod tests {
         frames.part(part).unwrap();
         frames.file(&files[2]).unwrap();
         assert_eq!(frames.parts[&1].runs(), [run(100..2000, 1792, 3000)]);
+    }
+
+    #[test]
+    fn a_partition_is_divided_where_a_frame_and_a_file_begin() {
+        let (part, files) = index();
+        let mut frames = WantedFrames::new([(1, 2500)].into(), 4);
+        frames.part(part).unwrap();
+        for file in &files {
+            frames.file(file).unwrap();
+        }
+        let two = vec![run(0..2000, 0, 8000), run(2000..2500, 0, 2240)];
+        for (piece_bytes, pieces) in [(2500, None), (2499, Some(&two)), (100, Some(&two))] {
+            let found = frames.pieces(piece_bytes);
+            assert_eq!(found.get(&1), pieces, "{piece_bytes}");
+        }
+        frames
+            .file(&IndexedFile {
+                path: "e".to_owned(),
+                partition: 1,
+                offset: 4000,
+                bytes: 512,
+            })
+            .unwrap();
+        let three = [
+            run(0..1000, 0, 4000),
+            run(1000..2000, 0, 4000),
+            run(2000..2500, 0, 2240),
+        ];
+        assert_eq!(frames.parts[&1].pieces(3), three);
+        // The half of it is nearer to the end than to the border before.
+        assert_eq!(frames.parts[&1].pieces(2), two);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use wale_archive::Archive;
 use wale_archive::member_list::NameQuestion;
 use wale_archive::parts::StoredPart;
@@ -18,11 +20,21 @@ use super::extract::Extraction;
 use super::ledger::Carrier;
 use super::manifest::Manifest;
 use super::memory::WORKER_BYTES;
-use super::ranges::FrameRun;
+use super::ranges::{FrameRun, Ranges, divided, runs_of};
 use super::sink::Sink;
 use super::stored::{PartRules, StoredBackup};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::{Attempts, RetryBudget};
+
+/// Attempts at a part of a partition, at most: more than [`RetryBudget::OBJECT`] makes.
+const RUN_ATTEMPTS_MAX: u8 = 20;
+
+/// Stored bytes of a piece of a partition, at least: a request for each is nothing beside reading and decoding so much. (Tests
+/// reach a lower one sooner.)
+const PIECE_BYTES_MIN: u64 = if cfg!(test) { 1 << 20 } else { 8 << 20 };
+
+/// Pieces for each worker, so that none is idle for long while another reads the last one.
+const PIECES_PER_WORKER: u64 = 2;
 
 /// What of the partitions is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +49,7 @@ impl PartsRead {
     /// The first attempt at a whole partition: what came of it before came at an earlier one. So many attempts nobody makes.
     const fn first_attempt(self) -> NonZeroU8 {
         NonZeroU8::MIN.saturating_add(match self {
-            Self::Wanted => 1,
+            Self::Wanted => RUN_ATTEMPTS_MAX,
             Self::Whole => 100,
         })
     }
@@ -123,20 +135,38 @@ impl BackupReader<'_> {
         backup: &StoredBackup,
         extraction: &Arc<Extraction<S>>,
     ) -> Result<()> {
-        self.fetch_all(backup, &backup.parts, extraction).await?;
-        let is_partial = |part: &&StoredPart| backup.runs_of(part).is_some();
+        let divided = self.divide(backup).await;
+        let runs = divided.as_ref().unwrap_or(&backup.ranges);
+        self.fetch_all(backup, &backup.parts, runs, extraction)
+            .await?;
+        let is_partial = |part: &&StoredPart| runs_of(runs, part).is_some();
         let in_part = backup.parts.iter().filter(is_partial);
         let rest: Vec<StoredPart> = backup.spare.iter().chain(in_part).cloned().collect();
         if !rest.is_empty() && !self.cancel.is_cancelled() && backup.ledger.missing() > 0 {
             let name = &backup.name;
             tracing::warn!(backup = %name, "the list of the backup's files was wrong: the partitions that it made superfluous are read, too");
-            self.fetch_all_of(backup, &rest, PartsRead::Whole, extraction)
+            self.fetch_all_of(backup, &rest, (PartsRead::Whole, runs), extraction)
                 .await?;
         }
         if self.cancel.is_cancelled() {
             return Err(OpError::cancelled());
         }
         Ok(())
+    }
+
+    /// Divides the partitions where they are too few, or too large, for all workers to have work to the end. Only what a manifest
+    /// describes file by file is read so.
+    async fn divide(&self, backup: &StoredBackup) -> Option<Ranges> {
+        if backup.manifest.is_none() || backup.is_read_in_part() || self.workers < 2 {
+            return None;
+        }
+        let stored: u64 = backup.parts.iter().map(|part| part.size).sum();
+        let piece_bytes = stored / (self.workers as u64 * PIECES_PER_WORKER);
+        let piece_bytes = piece_bytes.max(PIECE_BYTES_MIN);
+        if backup.parts.iter().all(|part| part.size <= piece_bytes) {
+            return None;
+        }
+        divided(self.archive, &backup.name, &backup.parts, piece_bytes).await
     }
 
     /// Reads a backup on which others build: what they lack goes to the sink. Gives how many files and bytes came.
@@ -150,7 +180,8 @@ impl BackupReader<'_> {
         sink: &Arc<S>,
     ) -> Result<(u64, u64)> {
         let extraction = Arc::new(Extraction::new(backup, sink, self.progress)?);
-        self.fetch_all(backup, &backup.parts, &extraction).await?;
+        self.fetch_all(backup, &backup.parts, &Ranges::new(), &extraction)
+            .await?;
         if self.cancel.is_cancelled() {
             return Err(OpError::cancelled());
         }
@@ -199,9 +230,10 @@ impl BackupReader<'_> {
         &self,
         backup: &StoredBackup,
         parts: &[StoredPart],
+        runs: &Ranges,
         extraction: &Arc<Extraction<S>>,
     ) -> Result<()> {
-        self.fetch_all_of(backup, parts, PartsRead::Wanted, extraction)
+        self.fetch_all_of(backup, parts, (PartsRead::Wanted, runs), extraction)
             .await
     }
 
@@ -209,7 +241,7 @@ impl BackupReader<'_> {
         &self,
         backup: &StoredBackup,
         parts: &[StoredPart],
-        reading: PartsRead,
+        (reading, runs): (PartsRead, &Ranges),
         extraction: &Arc<Extraction<S>>,
     ) -> Result<()> {
         let workers = self.workers.max(1);
@@ -225,21 +257,24 @@ impl BackupReader<'_> {
         };
         // A list, not an iterator: the compiler cannot see that a stream over this closure may move to another thread.
         let held = wanted.saturating_add(described);
+        // Pieces of several partitions may wait together; so many are read at a time.
+        let lanes = Semaphore::new(workers);
         let work: Vec<_> = (0u32..)
             .zip(parts)
             .map(|(number, part)| {
                 let rules = backup.rules_of(part);
                 let wanted = (number, part, rules);
-                let token = &token;
+                let (token, lanes) = (&token, &lanes);
                 async move {
-                    let runs = backup
-                        .runs_of(part)
-                        .filter(|_| reading == PartsRead::Wanted);
+                    let runs = runs_of(runs, part).filter(|_| reading == PartsRead::Wanted);
                     if let Some(runs) = runs
-                        && self.fetch_runs(runs, wanted, held, extraction, token).await
+                        && self
+                            .fetch_runs((runs, lanes), wanted, held, extraction, token)
+                            .await
                     {
                         return (&part.key, Ok(()));
                     }
+                    let _lane = lanes.acquire().await;
                     let whole = (backup, reading);
                     let fetched = self.fetch_whole(whole, wanted, held, extraction, token);
                     (&part.key, fetched.await)
@@ -264,10 +299,26 @@ impl BackupReader<'_> {
         ended.and(damage)
     }
 
-    /// Parts of a partition. Whether they came; if not, the whole shows what is wrong with it.
+    /// Parts of a partition, as many at a time as there are lanes. Whether they came; if not, the whole shows what is wrong with it.
     async fn fetch_runs<S: Sink>(
         &self,
-        runs: &[FrameRun],
+        (runs, lanes): (&[FrameRun], &Semaphore),
+        wanted: (u32, &StoredPart, PartRules),
+        held: u64,
+        extraction: &Arc<Extraction<S>>,
+        token: &CancellationToken,
+    ) -> bool {
+        let all = runs.iter().map(|run| async move {
+            let _lane = lanes.acquire().await;
+            self.fetch_run(run, wanted, held, extraction, token).await
+        });
+        let came = join_all(all).await;
+        came.into_iter().all(|came| came)
+    }
+
+    async fn fetch_run<S: Sink>(
+        &self,
+        run: &FrameRun,
         (number, part, rules): (u32, &StoredPart, PartRules),
         held: u64,
         extraction: &Arc<Extraction<S>>,
@@ -276,7 +327,7 @@ impl BackupReader<'_> {
         let Ok(key) = Archive::key(&part.key) else {
             return false;
         };
-        let carrier = Carrier {
+        let mut carrier = Carrier {
             partition: part.number.unwrap_or(number),
             attempt: NonZeroU8::MIN,
         };
@@ -285,10 +336,8 @@ impl BackupReader<'_> {
             end: TarEnd::Bare,
             ..rules
         };
-        for run in runs {
-            if token.is_cancelled() {
-                return false;
-            }
+        let mut attempts = RetryBudget::OBJECT.begin();
+        while !token.is_cancelled() {
             let (extraction, stop) = (Arc::clone(extraction), token.clone());
             let (skip, bytes) = (run.skip, run.bytes);
             let consume = move |plain: &mut dyn Read| {
@@ -296,14 +345,19 @@ impl BackupReader<'_> {
                 let mut members = plain.take(bytes);
                 extraction.extract(carrier, (&mut members, rules), &stop)
             };
-            let archive = self.archive;
-            let stored = run.stored.clone();
-            if let Err(error) = archive.decode_frames(&key, stored, held, consume).await {
+            let decoded = self
+                .archive
+                .decode_frames(&key, run.stored.clone(), held, consume);
+            let Err(error) = decoded.await else {
+                return true;
+            };
+            if let Err(error) = wait_after(&mut attempts, error, &key, token).await {
                 tracing::warn!(%key, error = %error.chain(), "the whole partition is read, for a part of it cannot be");
                 return false;
             }
+            carrier.attempt = carrier.attempt.saturating_add(1);
         }
-        true
+        false
     }
 
     /// A partition; one that is damaged from another one of the archives that are read as one, where the manifest says of each file

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use wale_archive::BackupSelector;
 use wale_format::tar::{Meta, TarWriter};
-use wale_format::{Codec, Seal, WINDOW_MAX_BYTES, layout};
+use wale_format::{Codec, IndexedFile, Seal, WINDOW_MAX_BYTES, frame_index, layout};
 use wale_pg::ControlFile;
 use wale_pipeline::{CancellationToken, Progress};
 use wale_storage::{
@@ -23,6 +23,10 @@ use crate::error::{Kind, OpError};
 use crate::testing::encode;
 
 async fn read_into_nowhere(bench: &Bench) -> Result<WholeBackup, OpError> {
+    read_by(bench, 1).await
+}
+
+async fn read_by(bench: &Bench, workers: usize) -> Result<WholeBackup, OpError> {
     let (progress, cancel) = (Progress::new(), CancellationToken::new());
     let catalog = bench.archive.catalog().await?;
     let backup = StoredBackup::load(&bench.archive, catalog.find(&name()).unwrap()).await?;
@@ -30,11 +34,18 @@ async fn read_into_nowhere(bench: &Bench) -> Result<WholeBackup, OpError> {
         archive: &bench.archive,
         progress: &progress,
         cancel: &cancel,
-        workers: 1,
+        workers,
         described: backup.held_bytes(),
         damages: None,
     };
     reader.read(&backup, &Arc::new(Nowhere)).await
+}
+
+/// Requests for objects, or parts of them, while the backup is read by four.
+async fn gets_of_four(bench: &Bench) -> u64 {
+    let before = bench.faulty.calls(Verb::Get);
+    read_by(bench, 4).await.unwrap();
+    bench.faulty.calls(Verb::Get) - before
 }
 
 /// Reads it into nowhere, and restores it. Both must say the same.
@@ -106,6 +117,68 @@ fn add_file(bench: &Bench, path: &str) {
 /// Makes it another tool's.
 fn foreign(bench: &Bench) {
     bench.make_foreign();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_is_larger_than_a_workers_share_is_read_in_pieces() {
+    let bench = Bench::new().await;
+    let whole = gets_of_four(&bench).await;
+    bench.put_index();
+    // The index, and two pieces instead of one object. Its absence was a request before.
+    assert_eq!(gets_of_four(&bench).await, whole + 1);
+    let options = RestoreOptions {
+        workers: 4,
+        ..bench.options()
+    };
+    bench.restore(&options).await.unwrap();
+    bench.assert_restored();
+    for file in ["base/6/16500", "base/6/16501"] {
+        let [source, target] = ["source", "target"].map(|folder| bench.path(folder).join(file));
+        assert!(
+            fs::read(source).unwrap() == fs::read(target).unwrap(),
+            "{file}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_in_a_piece_is_told_as_of_the_whole() {
+    let bench = Bench::new().await;
+    let (number, mut stored, _) = frames(&bench);
+    let key = layout::partition(&name(), number, Codec::Zstd);
+    let at = stored.len() - 30_000;
+    stored[at] ^= 1;
+    bench.insert(&key, stored);
+    let whole = read_by(&bench, 4).await.expect_err("damaged");
+    bench.put_index();
+    let divided = read_by(&bench, 4).await.expect_err("damaged");
+    assert_eq!(divided.chain(), whole.chain());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_that_lies_about_borders_costs_time_and_nothing_else() {
+    let bench = Bench::new().await;
+    let mut part = bench.indexed();
+    let file = |path: &str, offset| IndexedFile {
+        path: path.to_owned(),
+        partition: part.number,
+        offset,
+        bytes: 512,
+    };
+    // In the midst of a file, where a frame begins.
+    let lies = part.frames[2..].iter().map(|frame| file("x", frame.plain));
+    let mut text = Vec::new();
+    frame_index::write([part.clone()], lies.collect::<Vec<_>>(), &mut text).unwrap();
+    bench.insert(&layout::frames(&name()), encode(Codec::Zstd, &text));
+    read_by(&bench, 4).await.unwrap();
+    // Frames that begin elsewhere.
+    for frame in &mut part.frames[2..] {
+        frame.stored += 1;
+    }
+    let mut text = Vec::new();
+    frame_index::write([part.clone()], [file("x", part.frames[3].plain)], &mut text).unwrap();
+    bench.insert(&layout::frames(&name()), encode(Codec::Zstd, &text));
+    read_by(&bench, 4).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
