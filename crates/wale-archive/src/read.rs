@@ -19,9 +19,9 @@ use crate::Archive;
 use crate::error::{Kind, OpError, Result};
 use crate::remedy::Remedy;
 
-/// Chunks of a stored object that wait between the store and a decoder. A store's chunk is at most 1 MiB, so 2 of
-/// them make 2 MiB for each open object.
-const CHUNKS_AHEAD: usize = 2;
+/// Bytes of a stored object that wait between the store and a decoder, for each open object: 2 MiB, whatever the store's chunks
+/// are. Those of HTTP have some KiB to 400 KiB, and a few of them would be decoded before the next can come.
+const AHEAD_BYTES: usize = 2 << 20;
 
 /// Small objects (identity, marks, notes) are refused above this. They have some hundred bytes; 64 KiB of JSON cost some
 /// 3 MiB of memory where every value is kept.
@@ -71,7 +71,7 @@ impl Archive {
             Err(error) => return Err(OpError::from_store(error, format_args!("read {key}"))),
         };
         let size = object.meta.size;
-        let source = StreamReader::new(object.body, CHUNKS_AHEAD, &Handle::current());
+        let source = StreamReader::new(object.body, AHEAD_BYTES, &Handle::current());
         let named = key.clone();
         let work = move || consume(size, source).map_err(|error| explained(&named, error));
         on_thread(key, work).await.map(Some)
@@ -216,7 +216,7 @@ impl Archive {
         SealedObject {
             key: key.clone(),
             seal: self.seal_of(codec),
-            source: StreamReader::new(body, CHUNKS_AHEAD, &Handle::current()),
+            source: StreamReader::new(body, AHEAD_BYTES, &Handle::current()),
         }
     }
 }

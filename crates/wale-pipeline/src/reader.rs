@@ -1,13 +1,21 @@
 //! From a stream into blocking code: `io::Read` over asynchronous chunks.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, BufRead};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
+
+/// What a chunk counts for at least, 4 KiB: what it takes beside its bytes is a fiftieth of that.
+const CHUNK_COUNTS_MIN: usize = 4 << 10;
+
+/// Messages that are taken out of the queue at once. Each may wake the other side, which costs more than a small chunk.
+const TAKEN_MAX: usize = 64;
 
 /// What the forwarder puts into the queue. The end is a message of its own: a queue that merely closes
 /// means that the forwarder died (a panic, a runtime that shuts down), and that must not look like an end.
@@ -19,16 +27,37 @@ enum Message {
 
 /// Reads a stream of chunks from a thread that may block.
 ///
-/// A task forwards the stream into a bounded queue; it belongs to the reader and is aborted, together with
+/// A task forwards the stream into a queue that is bounded by bytes; it belongs to the reader and is aborted, together with
 /// the stream, when the reader is dropped. An error of the stream comes out once as an [`io::Error`] that
 /// carries it: `error.get_ref()` and `downcast_ref` give back the original. An error that is an
 /// [`io::Error`] already comes out as it is. After an error every read fails; it never turns into an end.
 #[derive(Debug)]
 pub struct StreamReader {
-    queue: mpsc::Receiver<Message>,
+    queue: mpsc::UnboundedReceiver<Message>,
     forwarder: AbortHandle,
+    /// Taken out of the queue, not yet read.
+    taken: VecDeque<Message>,
     chunk: Bytes,
+    /// What the chunk counts for.
+    counts: usize,
+    room: Arc<Room>,
+    /// What was read and is still counted.
+    read: usize,
     state: State,
+}
+
+/// The bytes that may wait.
+#[derive(Debug)]
+struct Room {
+    bytes: usize,
+    free: Semaphore,
+}
+
+impl Room {
+    /// What a chunk counts for: never more than there is, for a larger one would wait for ever.
+    fn counted(&self, chunk: &Bytes) -> usize {
+        chunk.len().max(CHUNK_COUNTS_MIN).min(self.bytes)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,26 +68,46 @@ enum State {
 }
 
 impl StreamReader {
-    /// A reader over `stream` with at most `chunks` chunks (at least one) waiting; the forwarder holds one
-    /// more, and the reader the one it reads from. Chunks are as large as the stream makes them.
-    pub fn new<S, E>(stream: S, chunks: usize, runtime: &Handle) -> Self
+    /// A reader over `stream` with `ahead` bytes waiting at most, one chunk at least; the forwarder holds one chunk
+    /// more. Chunks are as large as the stream makes them.
+    pub fn new<S, E>(stream: S, ahead: usize, runtime: &Handle) -> Self
     where
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
     {
-        let (sender, queue) = mpsc::channel(chunks.max(1));
-        let forwarder = runtime.spawn(forward(stream, sender)).abort_handle();
+        let bytes = ahead.clamp(1, u32::MAX as usize);
+        let room = Arc::new(Room {
+            bytes,
+            free: Semaphore::new(bytes),
+        });
+        let (sender, queue) = mpsc::unbounded_channel();
+        let forwarder = runtime.spawn(forward(stream, sender, Arc::clone(&room)));
         Self {
             queue,
-            forwarder,
+            forwarder: forwarder.abort_handle(),
+            taken: VecDeque::new(),
             chunk: Bytes::new(),
+            counts: 0,
+            room,
+            read: 0,
             state: State::Open,
         }
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        match self.queue.blocking_recv() {
+        self.read += std::mem::take(&mut self.counts);
+        // Before the queue is waited for, all that was read makes room.
+        if self.taken.is_empty() || self.read >= self.room.bytes / 2 {
+            self.room.free.add_permits(std::mem::take(&mut self.read));
+        }
+        if self.taken.is_empty() {
+            let mut taken = Vec::new();
+            self.queue.blocking_recv_many(&mut taken, TAKEN_MAX);
+            self.taken = taken.into();
+        }
+        match self.taken.pop_front() {
             Some(Message::Chunk(chunk)) => {
+                self.counts = self.room.counted(&chunk);
                 self.chunk = chunk;
                 Ok(())
             }
@@ -85,7 +134,7 @@ fn stopped() -> io::Error {
     )
 }
 
-async fn forward<S, E>(stream: S, queue: mpsc::Sender<Message>)
+async fn forward<S, E>(stream: S, queue: mpsc::UnboundedSender<Message>, room: Arc<Room>)
 where
     S: Stream<Item = Result<Bytes, E>> + Send + 'static,
     E: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
@@ -98,12 +147,20 @@ where
             Err(error) => Message::Failed(into_io_error(error.into())),
         };
         let last = matches!(message, Message::Failed(_));
+        if let Message::Chunk(chunk) = &message {
+            // Counted until the reader has read it. It fits: `bytes` is at most so much.
+            let counted = u32::try_from(room.counted(chunk)).unwrap_or(u32::MAX);
+            match room.free.acquire_many(counted).await {
+                Ok(permits) => permits.forget(),
+                Err(_) => return,
+            }
+        }
         // A closed queue is a reader that went away: nobody is left to tell.
-        if queue.send(message).await.is_err() || last {
+        if queue.send(message).is_err() || last {
             return;
         }
     }
-    let _ = queue.send(Message::End).await;
+    let _ = queue.send(Message::End);
 }
 
 fn into_io_error(error: Box<dyn Error + Send + Sync>) -> io::Error {
@@ -144,6 +201,7 @@ impl io::Read for StreamReader {
 
 impl Drop for StreamReader {
     fn drop(&mut self) {
+        self.room.free.close();
         self.forwarder.abort();
     }
 }
@@ -152,6 +210,7 @@ impl Drop for StreamReader {
 mod tests {
     use std::io::Read;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::stream;
 
@@ -185,6 +244,36 @@ mod tests {
             .await;
             assert_eq!(text, texts.concat());
         }
+    }
+
+    /// Chunks of every size, more than may wait, come in their order, and no more of them wait than is said.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn no_more_waits_than_is_allowed() {
+        const AHEAD: usize = 40_000;
+        let given = Arc::new(AtomicUsize::new(0));
+        let sizes = [1, 30_000, 7, 100_000, 4096, 39_999, 2, 5000, 12_000];
+        let count = Arc::clone(&given);
+        let sizes = sizes.into_iter().cycle().take(900);
+        let chunks = stream::iter(sizes).map(move |size| {
+            count.fetch_add(size, Ordering::SeqCst);
+            Ok::<_, Refused>(Bytes::from(vec![b'x'; size]))
+        });
+        let mut reader = StreamReader::new(chunks, AHEAD, &Handle::current());
+        let total = blocking(move || {
+            let mut total = 0;
+            let mut buffer = vec![0; 10_000];
+            loop {
+                let count = reader.read(&mut buffer).expect("whole");
+                if count == 0 {
+                    return total;
+                }
+                total += count;
+                // What waits, one chunk that is read, and one in the forwarder's hands.
+                let waiting = given.load(Ordering::SeqCst) - total;
+                assert!(waiting <= AHEAD + 200_000, "{waiting}");
+            }
+        });
+        assert_eq!(total.await, 100 * 191_105);
     }
 
     #[tokio::test]
