@@ -19,6 +19,7 @@ const TAKEN_MAX: usize = 64;
 
 /// What the forwarder puts into the queue. The end is a message of its own: a queue that merely closes
 /// means that the forwarder died (a panic, a runtime that shuts down), and that must not look like an end.
+#[derive(Debug)]
 enum Message {
     Chunk(Bytes),
     Failed(io::Error),
