@@ -22,6 +22,8 @@ use crate::retry::Pauses;
 /// First and longest pause between two checks. A check is one round of requests for one segment.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks at whether the server still waits, which ask the store for nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Time between two lines in the log.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 /// Time between two looks for timelines, each of which asks for eight histories under each of seven codecs' names.
@@ -43,11 +45,12 @@ pub(super) async fn wait_for_segments(
         let name = ArchiveFileName::Segment(segment);
         let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
+            let waiting = is_waiting(wal_directory, segment).await;
             // Under a codec or a key that we cannot read it is of no use to a restore: the push stores it beside.
             let trouble = match archive.has_readable(&name).await {
                 // While our server still has it to deliver, the object in the archive may be another server's: of a
                 // clone that went on by itself, whose WAL would not restore this backup.
-                Ok(true) if !is_waiting(wal_directory, segment).await => break,
+                Ok(true) if !waiting => break,
                 Ok(_) => None,
                 // The store may come back within the limit.
                 Err(error) if error.kind == Kind::StorageUnavailable => Some(error),
@@ -73,6 +76,7 @@ pub(super) async fn wait_for_segments(
             tokio::select! {
                 () = cancel.cancelled() => return Err(OpError::cancelled()),
                 () = tokio::time::sleep(pauses.take()) => {}
+                () = delivered(wal_directory, segment), if waiting => {}
             }
         }
     }
@@ -102,6 +106,13 @@ async fn is_waiting(wal_directory: &Path, segment: WalSegmentName) -> bool {
             | ArchiveStatus::None
             | ArchiveStatus::NoStatusDirectory))
     )
+}
+
+/// Ends when the server does not wait for the segment any more.
+async fn delivered(wal_directory: &Path, segment: WalSegmentName) {
+    while is_waiting(wal_directory, segment).await {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// What the server thinks of the segment; `None` when looking failed.
@@ -191,5 +202,18 @@ mod tests {
         fs::create_dir(&folder).expect("made");
         fs::write(folder.join(format!("{NAME}.done")), "").expect("written");
         wait().await.expect("done");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_servers_waiting_is_seen_without_the_store() {
+        const NAME: &str = "000000010000000000000001";
+        let bench = Bench::new();
+        let ready = bench.folder().join(format!("archive_status/{NAME}.ready"));
+        fs::write(&ready, "").expect("written");
+        let mut ends = Box::pin(delivered(bench.folder(), segment_name(NAME)));
+        let before = tokio::time::timeout(5 * LOOK_EVERY, &mut ends).await;
+        before.expect_err("the server waits for it");
+        fs::rename(&ready, ready.with_extension("done")).expect("renamed");
+        ends.await;
     }
 }
