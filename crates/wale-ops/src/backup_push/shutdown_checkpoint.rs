@@ -54,7 +54,6 @@ pub(super) fn find_checkpoint(wal: &Path, control: &ControlFile) -> Result<Shutd
             .map_err(|error| damaged(format!("{segment}: {error}.")))?;
         files.push(SourceFile {
             relative: format!("pg_wal/{segment}"),
-            absolute: wal.join(segment.to_string()),
             size: opened.size,
         });
     }
