@@ -6,8 +6,7 @@ use std::sync::Arc;
 use wale_format::IndexedPartition;
 use wale_format::sentinel::{DamagedPage, PartitionRecord};
 
-use super::files::FileRecord;
-use super::packed::PackedRecords;
+use super::packed::{FileRecord, PackedRecords};
 use super::partitions::StoredPartition;
 
 /// Damaged pages that the sentinel and the report list; all are counted. 10,000 × about 60 bytes.

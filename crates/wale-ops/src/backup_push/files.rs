@@ -21,7 +21,7 @@ use wale_pg::{Lsn, page, relation};
 use wale_pipeline::CancellationToken;
 
 use super::options::DamagedPagePolicy;
-use super::packed::PackedRecords;
+use super::packed::{FileRecord, PackedRecords, SourceFile};
 use super::pages::{PageChecker, PageFindings, Reread};
 use super::progress_share::ProgressShare;
 use super::throttle::{Throttle, Throttled};
@@ -29,32 +29,6 @@ use crate::error::{Kind, OpError, io_kind};
 
 /// Bytes read at once: large enough that the system calls do not count, a multiple of the page size.
 pub(super) const READ_BYTES: usize = 1 << 20;
-
-/// A file to copy, as the listing saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SourceFile {
-    /// Path relative to the data directory.
-    pub(super) relative: String,
-    /// Size when it was listed.
-    pub(super) size: u64,
-}
-
-/// A file as it was stored: what the manifest says about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FileRecord {
-    /// Path relative to the data directory.
-    pub(super) path: String,
-    /// Bytes stored.
-    pub(super) size: u64,
-    /// Time of the last change.
-    pub(super) mtime: DateTime<Utc>,
-    /// Whether every change after it was read shows in that time.
-    pub(super) is_settled: bool,
-    /// Of the bytes stored.
-    pub(super) crc32c: u32,
-    /// Offset of its header in the partition's tar.
-    pub(super) offset: u64,
-}
 
 /// For so long the time of a change may not tell the next one: the kernel's clock goes in ticks of some milliseconds, and a
 /// file server has a clock of its own.

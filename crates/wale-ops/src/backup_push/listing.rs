@@ -24,7 +24,7 @@ pub(super) struct ListingFacts {
 
 /// What a listing comes to.
 #[derive(Debug)]
-pub(super) struct Listed {
+pub(super) struct ListedSources {
     /// The directories, the data directory itself first.
     pub(super) directories: Vec<SourceDirectory>,
     /// The files, but for those that come last.
@@ -42,7 +42,7 @@ pub(super) struct Listed {
 pub(super) fn list(
     directory: &DataDirectory,
     options: &WalkOptions,
-) -> Result<Listed, ClusterError> {
+) -> Result<ListedSources, ClusterError> {
     let (mut directories, mut files) = (Vec::new(), PackedSources::default());
     let mut facts = ListingFacts::default();
     let walked = directory.walk(options, &mut |entry| match entry.kind {
@@ -59,7 +59,7 @@ pub(super) fn list(
             .push((entry.relative.clone(), entry.mtime.into()));
         sources.push(source(entry));
     }
-    Ok(Listed {
+    Ok(ListedSources {
         directories: sources,
         files,
         facts,

@@ -12,7 +12,31 @@
 
 use chrono::{DateTime, Utc};
 
-use super::files::{FileRecord, SourceFile};
+/// A file to copy, as the listing saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SourceFile {
+    /// Path relative to the data directory.
+    pub(super) relative: String,
+    /// Size when it was listed.
+    pub(super) size: u64,
+}
+
+/// A file as it was stored: what the manifest says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileRecord {
+    /// Path relative to the data directory.
+    pub(super) path: String,
+    /// Bytes stored.
+    pub(super) size: u64,
+    /// Time of the last change.
+    pub(super) mtime: DateTime<Utc>,
+    /// Whether every change after it was read shows in that time.
+    pub(super) is_settled: bool,
+    /// Of the bytes stored.
+    pub(super) crc32c: u32,
+    /// Offset of its header in the partition's tar.
+    pub(super) offset: u64,
+}
 
 /// Why what is read here is what was written.
 const OWN: &str = "what was packed in this process is whole";

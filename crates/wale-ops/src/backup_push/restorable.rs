@@ -67,8 +67,9 @@ mod tests {
     use wale_pg::{ControlFile, TimelineId};
     use wale_pipeline::{CancellationToken, Progress};
 
-    use super::super::files::{FileRecord, PartitionContents, SourceFile};
+    use super::super::files::PartitionContents;
     use super::super::options::BackupOptions;
+    use super::super::packed::{FileRecord, SourceFile};
     use super::super::partitions::StoredPartition;
     use super::super::testing;
     use super::super::uploads::Uploads;

@@ -9,7 +9,7 @@ use wale_pg::{
     end_of_shutdown_checkpoint,
 };
 
-use super::files::SourceFile;
+use super::packed::SourceFile;
 use super::plan;
 use crate::error::{Kind, OpError, Result};
 

@@ -12,7 +12,8 @@ use wale_pg::ControlFile;
 
 use super::backup::Backup;
 use super::ended::Ended;
-use super::files::{FileRecord, PartitionContents};
+use super::files::PartitionContents;
+use super::packed::FileRecord;
 use super::partitions::{StoredPartition, small_partition};
 use crate::error::Result;
 
