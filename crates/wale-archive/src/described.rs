@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Kind, OpError};
 use crate::remedy::Remedy;
 
-/// What is read although the memory budget's quarter has no room for it: 1,000,000 files, 40 MB with a manifest and 64 MB
+/// What is read although the memory budget's quarter has no room for it: 1,000,000 files, 24 MB with a manifest and 64 MB
 /// with another tool's list.
 const FILES_FLOOR: u64 = 1_000_000;
 /// The part of the budget that a description may take.
@@ -17,8 +17,8 @@ const TEXT_BYTES: u64 = 1 << 10;
 /// What a budget is of the memory limit at least: uploads and segments fetched ahead have a quarter each.
 const BUDGET_PART: u64 = 2;
 
-/// Memory of a file that the manifest has: digest 16, size 8, CRC-32C and whether there is one 8, what brought it 8.
-pub const MANIFEST_FILE_BYTES: u64 = 40;
+/// Memory of a file that the manifest has: digest 10, size and whether there is a CRC-32C 6, that 4, what brought it 4.
+pub const MANIFEST_FILE_BYTES: u64 = 24;
 /// Memory of a file of another tool's backup: a map of digests and what brought them, 24 bytes in nodes that are two thirds
 /// full, makes some 40; 18 more where its maker listed it; rounded up.
 pub(crate) const FOREIGN_FILE_BYTES: u64 = 64;

@@ -7,7 +7,7 @@
 //! A body ends well only when both writers were finished. Dropping one before that breaks the body, and a broken body
 //! leaves nothing under the object's name: that is the store's promise.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -83,6 +83,21 @@ impl Archive {
         Ok((writer.map_err(cannot_seal)?, body))
     }
 
+    /// As [`Archive::partition_body`], of what describes a backup, under `codec`: `none` where the object's name shows none. It is
+    /// encrypted all the same.
+    ///
+    /// # Errors
+    /// As [`Archive::partition_body`].
+    pub fn described_body(
+        &self,
+        codec: Codec,
+        chunk_bytes: usize,
+    ) -> Result<(SealWriter<ChunkWriter>, Body)> {
+        let (writer, body) = self.body_of(&self.seal_of(codec), chunk_bytes)?;
+        let body = self.line().paced(body, Urgency::Waits);
+        Ok((writer, body.boxed()))
+    }
+
     /// As [`Archive::partition_body`], of the WAL file `name`, in one frame. Where this host could not read what it encrypts, the history of a
     /// timeline stays in the clear: retention and base backups go by the histories, and they say no more than positions
     /// and why a timeline ended. It passes the line at once. `content` is what the object says of the bytes that will be written, where it can
@@ -130,25 +145,13 @@ impl Archive {
     ///
     /// # Errors
     /// [`Kind::Configuration`] when the seal cannot be set up.
-    pub fn seal_small_as(&self, codec: Codec, plain: &[u8]) -> Result<Bytes> {
-        self.seal_written(codec, |sink| sink.write_all(plain))
-    }
-
-    /// As [`Archive::seal_small_as`], of what `write` writes.
-    ///
-    /// # Errors
-    /// As [`Archive::seal_small_as`]; those of `write`.
     #[expect(
         clippy::disallowed_methods,
         reason = "the archive seals its objects here"
     )]
-    pub fn seal_written(
-        &self,
-        codec: Codec,
-        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
-    ) -> Result<Bytes> {
+    pub fn seal_small_as(&self, codec: Codec, plain: &[u8]) -> Result<Bytes> {
         let writer = self.seal_of(codec).writer(Vec::new());
-        sealed_in_memory(writer.map_err(cannot_seal)?, write)
+        sealed_in_memory(writer.map_err(cannot_seal)?, plain)
     }
 
     /// As [`Archive::seal_small_as`], of a partition under the codec of new objects.
@@ -161,7 +164,7 @@ impl Archive {
     )]
     pub fn seal_small_partition(&self, plain: &[u8]) -> Result<Bytes> {
         let writer = self.inner.seal.partition_writer(Vec::new());
-        sealed_in_memory(writer.map_err(cannot_seal)?, |sink| sink.write_all(plain))
+        sealed_in_memory(writer.map_err(cannot_seal)?, plain)
     }
 
     #[expect(
@@ -189,11 +192,8 @@ impl Archive {
     }
 }
 
-fn sealed_in_memory(
-    mut writer: SealWriter<Vec<u8>>,
-    write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
-) -> Result<Bytes> {
-    let sealed = write(&mut writer).and_then(|()| writer.finish());
+fn sealed_in_memory(mut writer: SealWriter<Vec<u8>>, plain: &[u8]) -> Result<Bytes> {
+    let sealed = writer.write_all(plain).and_then(|()| writer.finish());
     let sealed = sealed.map_err(|error: io::Error| {
         OpError::internal("could not seal an object in memory").source(error)
     })?;

@@ -29,6 +29,7 @@ pub mod control;
 pub mod data_directory;
 pub mod durable;
 mod error;
+mod folder_names;
 pub mod lock_file;
 mod owner;
 pub mod recovery;

@@ -27,6 +27,7 @@ use wale_pg::byte_text;
 
 use crate::byte_path::path_of_text;
 use crate::error::ClusterError;
+use crate::folder_names::FolderNames;
 use crate::owner::Owner;
 
 /// Permission bits of folders that are only implied by the path of a file in them.
@@ -354,7 +355,7 @@ impl RestoreTree {
     /// Shows everything in the tree to `judge`, by its path in it and in the order of names, and does what `judge` says. No link is
     /// followed. What is removed is not flushed.
     ///
-    /// Memory: the names of one folder and of those above it, some 40 bytes each.
+    /// Memory: the names of one folder and of those above it, some 16 bytes each.
     ///
     /// # Errors
     /// When something cannot be listed or removed.
@@ -376,16 +377,17 @@ impl RestoreTree {
         if depth > DEPTH_MAX {
             return Err(failed("list", above, Errno::NAMETOOLONG));
         }
-        let names = names_in(folder).map_err(|error| failed("list", above, error))?;
+        let names = names_in(folder)
+            .map_err(|error| ClusterError::io("list", &self.path_of(above))(error))?;
         let device = rustix::fs::fstat(folder)
             .map_err(|error| failed("look at", above, error))?
             .st_dev;
-        for name in names {
+        for (name, ()) in names.iter() {
             let path = match above {
-                "" => name.clone(),
+                "" => name.to_owned(),
                 above => format!("{above}/{name}"),
             };
-            let raw = byte_text::to_bytes(&name);
+            let raw = byte_text::to_bytes(name);
             let found = match rustix::fs::statat(folder, &*raw, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => entry(folder, device, &raw, &stat),
                 Err(Errno::NOENT) => continue,
@@ -543,13 +545,13 @@ fn entry(folder: &OwnedFd, device: u64, name: &[u8], stat: &Stat) -> TreeEntry {
 }
 
 /// The names in a folder, sorted.
-fn names_in(folder: &OwnedFd) -> Result<Vec<String>, Errno> {
-    let mut names = Vec::new();
+fn names_in(folder: &OwnedFd) -> io::Result<FolderNames<()>> {
+    let mut names = FolderNames::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if !matches!(name, b"." | b"..") {
-            names.push(byte_text::from_bytes(name).into_owned());
+            names.push(&byte_text::from_bytes(name), ())?;
         }
     }
     names.sort();

@@ -19,7 +19,9 @@
 //! Refuses to know: stores, file systems, servers. Source followed: WAL-G 43fb039 (`backup_sentinel_dto.go`, `backup.go`,
 //! `bundle.go`, `names_metadata.go`).
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 
 use chrono::{DateTime, Datelike, SecondsFormat, TimeDelta, Utc};
 use serde::ser::{SerializeMap, SerializeSeq};
@@ -31,10 +33,10 @@ use wale_pg::relation::CatalogueRelation;
 const NEVER_LISTED: [&str; 3] = ["/global/pg_control", "backup_label", "tablespace_map"];
 
 /// A member of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileListMember<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileListMember {
     /// Its name in the tar, to the byte.
-    pub name: &'a str,
+    pub name: String,
     /// When it was last changed, as the file system says.
     pub modified: DateTime<Utc>,
     /// Whether every later change shows in that time. It does not for a file that was changed just before it was read: two
@@ -107,29 +109,40 @@ impl FileListDatabase {
     }
 }
 
-/// The list, as it is stored: compact JSON. `partitions` are the names of the objects, the last component of their keys, with
-/// what each holds. Nothing where JSON cannot say it: a name is not UTF-8, or a time is beyond the year 9999.
-#[must_use]
-pub fn file_list(
-    partitions: &BTreeMap<String, Vec<FileListMember<'_>>>,
-    databases: &BTreeMap<String, FileListDatabase>,
-) -> Option<Vec<u8>> {
-    let mut members = partitions.values().flatten();
-    let can_be_said = |member: &FileListMember<'_>| {
-        !byte_text::has_escapes(member.name) && (1..=9999).contains(&member.listed_time().year())
+/// Whether JSON can say these members and names of databases: a name that is not UTF-8, or a time beyond the year 9999, it cannot.
+pub fn can_be_listed<'d>(
+    mut members: impl Iterator<Item = FileListMember>,
+    mut databases: impl Iterator<Item = &'d String>,
+) -> bool {
+    let can_be_said = |member: FileListMember| {
+        !byte_text::has_escapes(&member.name) && (1..=9999).contains(&member.listed_time().year())
     };
-    if !members.all(can_be_said) || databases.keys().any(|name| byte_text::has_escapes(name)) {
-        return None;
-    }
-    let list = List {
-        files: Files(partitions),
-        sets: Sets(partitions),
-        databases,
-    };
-    serde_json::to_vec(&list).ok()
+    members.all(can_be_said) && databases.all(|name| !byte_text::has_escapes(name))
 }
 
-impl FileListMember<'_> {
+/// Writes the list as it is stored: compact JSON. `partitions` gives the names of the objects, the last component of their keys, with
+/// what each holds; it is asked twice, and gives the same both times. What [cannot be listed](can_be_listed) makes a wrong list.
+///
+/// # Errors
+/// Those of the sink.
+pub fn write_file_list<P, M>(
+    sink: &mut dyn Write,
+    partitions: impl Fn() -> P,
+    databases: &BTreeMap<String, FileListDatabase>,
+) -> io::Result<()>
+where
+    P: Iterator<Item = (String, M)>,
+    M: Iterator<Item = FileListMember>,
+{
+    let list = List {
+        files: Files(&partitions),
+        sets: Sets(&partitions),
+        databases,
+    };
+    serde_json::to_writer(sink, &list).map_err(io::Error::from)
+}
+
+impl FileListMember {
     /// The time that is listed. A file is unchanged for WAL-G when its time is this one: an instant before the true one is none
     /// that it has.
     fn listed_time(&self) -> DateTime<Utc> {
@@ -142,18 +155,14 @@ impl FileListMember<'_> {
 }
 
 #[derive(Serialize)]
-struct List<'a> {
+struct List<F, S, D> {
     #[serde(rename = "Files")]
-    files: Files<'a>,
+    files: F,
     #[serde(rename = "TarFileSets")]
-    sets: Sets<'a>,
+    sets: S,
     #[serde(rename = "DatabasesByNames")]
-    databases: &'a BTreeMap<String, FileListDatabase>,
+    databases: D,
 }
-
-type Partitions<'a> = BTreeMap<String, Vec<FileListMember<'a>>>;
-
-struct Files<'a>(&'a Partitions<'a>);
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -165,11 +174,18 @@ struct Described {
     updates_count: u64,
 }
 
-impl Serialize for Files<'_> {
+struct Files<'a, F>(&'a F);
+
+impl<F, P, M> Serialize for Files<'_, F>
+where
+    F: Fn() -> P,
+    P: Iterator<Item = (String, M)>,
+    M: Iterator<Item = FileListMember>,
+{
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for member in self.0.values().flatten() {
-            if NEVER_LISTED.contains(&member.name) {
+        for member in (self.0)().flat_map(|(_, members)| members) {
+            if NEVER_LISTED.contains(&member.name.as_str()) {
                 continue;
             }
             let time = member.listed_time();
@@ -179,31 +195,38 @@ impl Serialize for Files<'_> {
                 modified: time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
                 updates_count: 0,
             };
-            map.serialize_entry(member.name, &described)?;
+            map.serialize_entry(&member.name, &described)?;
         }
         map.end()
     }
 }
 
-struct Sets<'a>(&'a Partitions<'a>);
+struct Sets<'a, F>(&'a F);
 
-impl Serialize for Sets<'_> {
+impl<F, P, M> Serialize for Sets<'_, F>
+where
+    F: Fn() -> P,
+    P: Iterator<Item = (String, M)>,
+    M: Iterator<Item = FileListMember>,
+{
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (partition, members) in self.0 {
-            map.serialize_entry(partition, &Names(members))?;
+        let mut map = serializer.serialize_map(None)?;
+        for (partition, members) in (self.0)() {
+            map.serialize_entry(&partition, &Names(Cell::new(Some(members))))?;
         }
         map.end()
     }
 }
 
-struct Names<'a>(&'a [FileListMember<'a>]);
+/// The names of members, which are told once.
+struct Names<M>(Cell<Option<M>>);
 
-impl Serialize for Names<'_> {
+impl<M: Iterator<Item = FileListMember>> Serialize for Names<M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut names = serializer.serialize_seq(Some(self.0.len()))?;
-        for member in self.0 {
-            names.serialize_element(member.name)?;
+        let members = self.0.take().into_iter().flatten();
+        let mut names = serializer.serialize_seq(None)?;
+        for member in members {
+            names.serialize_element(&member.name)?;
         }
         names.end()
     }
@@ -215,17 +238,26 @@ mod tests {
 
     use super::*;
 
-    fn member(name: &str, is_settled: bool) -> FileListMember<'_> {
+    fn member(name: &str, is_settled: bool) -> FileListMember {
         FileListMember {
-            name,
+            name: name.to_owned(),
             modified: "2026-11-28T14:52:57.329153955Z".parse().expect("a time"),
             is_settled,
         }
     }
 
-    fn listed(partitions: &BTreeMap<String, Vec<FileListMember<'_>>>) -> Option<Value> {
+    fn listed(partitions: &BTreeMap<String, Vec<FileListMember>>) -> Option<Value> {
         let databases = BTreeMap::from([("app".to_owned(), FileListDatabase::new(5, &[]))]);
-        let text = file_list(partitions, &databases)?;
+        let members = partitions.values().flatten().cloned();
+        if !can_be_listed(members, databases.keys()) {
+            return None;
+        }
+        let told = || {
+            let parts = partitions.iter();
+            parts.map(|(name, members)| (name.clone(), members.iter().cloned()))
+        };
+        let mut text = Vec::new();
+        write_file_list(&mut text, told, &databases).expect("written");
         Some(serde_json::from_slice(&text).expect("JSON"))
     }
 
@@ -242,7 +274,7 @@ mod tests {
             ),
             (
                 "part_00000002.tar.zst".to_owned(),
-                NEVER_LISTED.map(|name| member(name, true)).to_vec(),
+                NEVER_LISTED.map(|name| member(name, true)).into(),
             ),
         ]);
         let described = |time| json!({"IsIncremented": false, "IsSkipped": false, "MTime": time, "UpdatesCount": 0});

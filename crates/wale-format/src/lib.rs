@@ -48,17 +48,19 @@ pub use checksum::{Crc32c, hex};
 pub use codec::{AdaptiveStep, Codec, CodecError, CodecSettings, FrameStart, WINDOW_MAX_BYTES};
 pub use crypt::{ContentDigest, KeyRing, Locked, WriteKey};
 pub use encryption::Encryption;
-pub use file_list::{FileListDatabase, FileListMember, FileListRelation, file_list};
+pub use file_list::{
+    FileListDatabase, FileListMember, FileListRelation, can_be_listed, write_file_list,
+};
 pub use frame_index::{IndexItem, IndexReader, IndexedFile, IndexedPartition};
 pub use identity::{ArchiveIdentity, EncryptionRecord, IdentityError};
 pub use increment::{Increment, IncrementError};
 pub use layout::ArchiveKey;
 pub use manifest::{
     ManifestBuilder, ManifestChecksum, ManifestError, ManifestFile, ManifestItem, ManifestReader,
-    WalRange,
+    ManifestWriter, WalRange,
 };
 pub use metadata::BackupMetadata;
-pub use partition::{PartitionPlan, PlanLimits, PlannedFile};
+pub use partition::{PartitionPlan, PlanLimits};
 pub use rehearsed::{CheckOutcome, CheckRecord, RehearsalRecord, TimescaleCounts};
 pub use seal::{Seal, SealReader, SealWriter, ShownEncryption};
 pub use sentinel::{

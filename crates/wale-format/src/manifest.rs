@@ -8,14 +8,14 @@
 //!
 //! Invariants: a manifest is read to its end only when its own SHA-256 matches; times are UTC, whole seconds.
 //!
-//! Memory: the builder holds the text, about 150 bytes for a file of a user's table (path 24, size 7, fixed
-//! 118): 15 MB for 100,000 files, 150 MB for a million; growth may double that for a moment. The reader holds one line.
+//! Memory: writer and reader hold one line, however many files there are.
 
 mod read;
 
 pub use read::{ManifestItem, ManifestReader, copy_with_changed_file};
 
 use std::fmt::Write as _;
+use std::io::{self, Write};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
@@ -37,51 +37,107 @@ pub struct WalRange {
     pub end: Lsn,
 }
 
-/// Gathers files, in any order, and prints the manifest.
-///
-/// Parallel workers each fill one and [`ManifestBuilder::merge`] them at the end.
-#[derive(Clone, Debug, Default)]
-pub struct ManifestBuilder {
-    /// Entries, each ended by `,\n` except for the last.
-    entries: String,
+/// Writes a manifest while its files are told, in any order.
+#[derive(Debug)]
+pub struct ManifestWriter<W> {
+    sink: W,
+    /// Of what was written so far.
+    digest: Sha256,
+    line: String,
     files: u64,
 }
 
-impl ManifestBuilder {
-    /// A manifest without files.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            entries: String::new(),
+impl<W: Write> ManifestWriter<W> {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn new(sink: W) -> io::Result<Self> {
+        let mut writer = Self {
+            sink,
+            digest: Sha256::new(),
+            line: "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n".to_owned(),
             files: 0,
-        }
+        };
+        writer.put()?;
+        Ok(writer)
     }
 
     /// Adds a file: path relative to the data directory ([`byte_text`]; one that is not UTF-8 is stored as
     /// hexadecimal), size in bytes, time of last modification, and CRC-32C of the content as it was archived.
-    pub fn add_file(&mut self, path: &str, size: u64, modified: DateTime<Utc>, crc32c: u32) {
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn add_file(
+        &mut self,
+        path: &str,
+        size: u64,
+        modified: DateTime<Utc>,
+        crc32c: u32,
+    ) -> io::Result<()> {
         if self.files > 0 {
-            self.entries.push_str(",\n");
+            self.line.push_str(",\n");
         }
         self.files += 1;
-        push_file(&mut self.entries, path, size, modified, crc32c);
+        push_file(&mut self.line, path, size, modified, crc32c);
+        self.put()
     }
 
-    /// Adds all files of another builder.
-    pub fn merge(&mut self, other: Self) {
-        if self.files == 0 {
-            *self = other;
-        } else if other.files > 0 {
-            self.entries.push_str(",\n");
-            self.entries.push_str(&other.entries);
-            self.files += other.files;
+    /// Ends it, with the WAL that the backup needs: where the timeline changed during it several ranges, the newest timeline first,
+    /// as PostgreSQL lists them. Gives the sink, and the SHA-256 of all that was written.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish(mut self, ranges: &[WalRange]) -> io::Result<(W, [u8; 32])> {
+        self.line.push_str("\n],\n\"WAL-Ranges\": [\n");
+        for (index, range) in ranges.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ",\n" };
+            write!(
+                self.line,
+                "{separator}{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}",
+                range.timeline, range.start, range.end
+            )
+            .expect("writing to a string does not fail");
         }
+        self.line.push_str("\n],\n");
+        self.put()?;
+        self.line = checksum_line(&self.digest.clone().finalize());
+        self.put()?;
+        Ok((self.sink, self.digest.finalize().into()))
     }
 
-    /// Number of files so far.
+    fn put(&mut self) -> io::Result<()> {
+        self.digest.update(self.line.as_bytes());
+        self.sink.write_all(self.line.as_bytes())?;
+        self.line.clear();
+        Ok(())
+    }
+}
+
+/// A manifest in memory.
+#[derive(Debug)]
+pub struct ManifestBuilder(ManifestWriter<Vec<u8>>);
+
+impl Default for ManifestBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why a manifest in memory is always written.
+const IN_MEMORY: &str = "writing into memory does not fail";
+
+impl ManifestBuilder {
+    /// A manifest without files.
     #[must_use]
-    pub const fn files(&self) -> u64 {
-        self.files
+    pub fn new() -> Self {
+        Self(ManifestWriter::new(Vec::new()).expect(IN_MEMORY))
+    }
+
+    /// As [`ManifestWriter::add_file`].
+    pub fn add_file(&mut self, path: &str, size: u64, modified: DateTime<Utc>, crc32c: u32) {
+        let added = self.0.add_file(path, size, modified, crc32c);
+        added.expect(IN_MEMORY);
     }
 
     /// The manifest of a backup that needs the WAL of one timeline.
@@ -94,29 +150,10 @@ impl ManifestBuilder {
         }])
     }
 
-    /// The manifest of a backup during which the timeline changed: the ranges, newest timeline first as
-    /// PostgreSQL lists them.
+    /// The manifest of a backup during which the timeline changed.
     #[must_use]
     pub fn finish_with_ranges(self, ranges: &[WalRange]) -> Vec<u8> {
-        let mut text = self.entries;
-        text.insert_str(
-            0,
-            "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n",
-        );
-        text.push_str("\n],\n\"WAL-Ranges\": [\n");
-        for (index, range) in ranges.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ",\n" };
-            write!(
-                text,
-                "{separator}{{ \"Timeline\": {}, \"Start-LSN\": \"{}\", \"End-LSN\": \"{}\" }}",
-                range.timeline, range.start, range.end
-            )
-            .expect("writing to a string does not fail");
-        }
-        text.push_str("\n],\n");
-        let checksum = Sha256::digest(text.as_bytes());
-        text.push_str(&checksum_line(&checksum));
-        text.into_bytes()
+        self.0.finish(ranges).expect(IN_MEMORY).0
     }
 }
 
@@ -182,7 +219,7 @@ pub enum ManifestError {
     },
 }
 
-/// Appends the entry of a file, as [`ManifestBuilder::add_file`] describes it.
+/// Appends the entry of a file, as [`ManifestWriter::add_file`] describes it.
 fn push_file(text: &mut String, path: &str, size: u64, modified: DateTime<Utc>, crc32c: u32) {
     let bytes = byte_text::to_bytes(path);
     if let Ok(name) = std::str::from_utf8(&bytes) {

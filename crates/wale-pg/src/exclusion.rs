@@ -9,7 +9,7 @@
 //! A path is relative to the data directory, with slashes, without a leading one; `""` is the data directory itself.
 //! Rules about relations are for the folders of databases only, so that a user's file is never taken for one.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use crate::major_version::MajorVersion;
 use crate::relation::{Fork, RelationFile, is_database_directory, is_oid};
@@ -137,28 +137,31 @@ fn unlogged_init_oid(file_name: &str) -> Option<u32> {
         .map(|file| file.oid)
 }
 
-/// Which files of one database's directory are left out because their relation is unlogged, given the names of all
-/// files in it. The initialisation forks themselves are kept.
+/// The unlogged relations of one database's directory. Their files are left out, but for the initialisation forks.
 ///
 /// Ask for database directories only, see [`is_database_directory`].
-pub fn unlogged_files<N: AsRef<str>>(file_names: &[N]) -> BTreeSet<&str> {
-    let unlogged: HashSet<u32> = file_names
-        .iter()
-        .filter_map(|name| unlogged_init_oid(name.as_ref()))
-        .collect();
-    if unlogged.is_empty() {
-        return BTreeSet::new();
+#[derive(Clone, Debug, Default)]
+pub struct UnloggedRelations(HashSet<u32>);
+
+impl UnloggedRelations {
+    /// Those among the files of a directory, by their names.
+    pub fn among<'a>(file_names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(
+            file_names
+                .into_iter()
+                .filter_map(unlogged_init_oid)
+                .collect(),
+        )
     }
-    let is_left_out = |name: &&str| {
-        RelationFile::parse(name).is_some_and(|file| {
-            !file.temporary && file.fork != Fork::Init && unlogged.contains(&file.oid)
-        })
-    };
-    file_names
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(is_left_out)
-        .collect()
+
+    /// Whether a file is left out.
+    #[must_use]
+    pub fn have(&self, file_name: &str) -> bool {
+        !self.0.is_empty()
+            && RelationFile::parse(file_name).is_some_and(|file| {
+                !file.temporary && file.fork != Fork::Init && self.0.contains(&file.oid)
+            })
+    }
 }
 
 #[cfg(test)]
@@ -341,14 +344,13 @@ mod tests {
             "t4_16388_init",
             "16388",
         ];
-        let left_out: Vec<&str> = unlogged_files(&names).into_iter().collect();
-        assert_eq!(left_out, ["16384", "16384.1", "16384_fsm", "16384_vm"]);
-        assert!(unlogged_files(&["1", "2_fsm"]).is_empty());
-        let owned = vec!["7_init".to_owned(), "7".to_owned()];
+        let unlogged = UnloggedRelations::among(names);
+        let left_out = names.into_iter().filter(|name| unlogged.have(name));
         assert_eq!(
-            unlogged_files(&owned).into_iter().collect::<Vec<_>>(),
-            ["7"]
+            left_out.collect::<Vec<_>>(),
+            ["16384", "16384.1", "16384_fsm", "16384_vm"]
         );
+        assert!(!UnloggedRelations::among(["1", "2_fsm"]).have("1"));
     }
 
     #[test]

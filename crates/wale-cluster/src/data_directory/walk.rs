@@ -18,9 +18,8 @@
 //! | socket, pipe, device | nothing, with a warning |
 //!
 //! Entries come sorted by path within each folder, a folder before what is in it. Names are [`byte_text`]: they need
-//! not be UTF-8. Memory: about 200 bytes
-//! for each entry (two paths of some 60 bytes each, 48 bytes of numbers, and overheads), so 20 MB for a
-//! cluster of 100 000 files.
+//! not be UTF-8. Nothing is kept of an entry; memory is taken by the names of the folder that is walked and of those above it,
+//! some 20 bytes each.
 
 use std::collections::BTreeSet;
 use std::fs::{FileType, Metadata};
@@ -30,12 +29,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use wale_pg::exclusion::{self, Rule};
+use wale_pg::exclusion::{self, Rule, UnloggedRelations};
 use wale_pg::{MajorVersion, byte_text, relation};
 
 use super::DataDirectory;
-use crate::byte_path::text_of_path;
+use crate::byte_path::{path_of_text, text_of_path};
 use crate::error::ClusterError;
+use crate::folder_names::FolderNames;
 use crate::wal_directory::kind_of;
 
 /// Between two checks of a tablespace that may just be dropped; the server needs microseconds.
@@ -51,13 +51,11 @@ pub struct WalkOptions {
     pub ignore: Vec<String>,
 }
 
-/// Everything that belongs into a base backup.
+/// What a walk says beside the entries.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// The data directory itself; its relative path is empty.
     pub root: Entry,
-    /// All else. The entries of a tablespace have relative paths as if it lay in `pg_tblspc/<oid>/`.
-    pub entries: Vec<Entry>,
     /// Tablespaces that lie elsewhere, by oid. `pg_tblspc/<oid>` itself is no entry.
     pub tablespaces: Vec<Tablespace>,
     /// Where `pg_wal` leads, if it is a link.
@@ -69,10 +67,8 @@ pub struct Listing {
 /// A file or folder that belongs into a base backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Path relative to the data directory, divided by slashes, as [`byte_text`].
+    /// Path relative to the data directory, divided by slashes, as [`byte_text`]: it leads there, through the links of tablespaces.
     pub relative: String,
-    /// Where it is now.
-    pub absolute: PathBuf,
     /// What it is.
     pub kind: EntryKind,
     /// Permission bits, as in `st_mode & 07777`.
@@ -118,48 +114,26 @@ pub struct WalkWarning {
     pub reason: String,
 }
 
-impl Listing {
-    /// Bytes of all files, as they were listed.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.entries
-            .iter()
-            .map(|entry| match entry.kind {
-                EntryKind::File { size } => size,
-                EntryKind::Directory => 0,
-            })
-            .sum()
-    }
-
-    /// Number of regular files.
-    #[must_use]
-    pub fn files(&self) -> usize {
-        let is_file = |entry: &&Entry| matches!(entry.kind, EntryKind::File { .. });
-        self.entries.iter().filter(is_file).count()
-    }
-}
-
 impl DataDirectory {
-    /// Lists everything that belongs into a base backup. Opens no file.
+    /// Shows everything that belongs into a base backup to `take`, but for the data directory itself. Opens no file. The entries of a
+    /// tablespace have relative paths as if it lay in `pg_tblspc/<oid>/`.
     ///
     /// # Errors
     /// When something that is there cannot be looked at, or a part of the cluster's data is a symbolic link.
-    pub fn walk(&self, options: &WalkOptions) -> Result<Listing, ClusterError> {
+    pub fn walk(
+        &self,
+        options: &WalkOptions,
+        take: &mut dyn FnMut(Entry),
+    ) -> Result<Listing, ClusterError> {
         let metadata =
             std::fs::metadata(&self.path).map_err(ClusterError::io("look at", &self.path))?;
-        let root = entry(
-            String::new(),
-            self.path.clone(),
-            EntryKind::Directory,
-            &metadata,
-        );
         let mut walker = Walker {
             options,
             here: std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone()),
             inside: BTreeSet::new(),
+            take,
             listing: Listing {
-                root,
-                entries: Vec::new(),
+                root: entry(String::new(), EntryKind::Directory, &metadata),
                 tablespaces: Vec::new(),
                 pg_wal_link: None,
                 warnings: Vec::new(),
@@ -178,36 +152,33 @@ struct Walker<'a> {
     /// Folders of this version's tablespaces that lie in the data directory: `<location>/PG_<major>_<catalog>`. They
     /// are listed beneath `pg_tblspc` and not a second time.
     inside: BTreeSet<String>,
+    take: &'a mut dyn FnMut(Entry),
     listing: Listing,
-}
-
-/// A name in a folder, with what the folder says of it.
-struct Found {
-    name: String,
-    path: PathBuf,
-    kind: FileType,
 }
 
 impl Walker<'_> {
     /// Finds the tablespaces whose location lies in the data directory. PostgreSQL warns when one is made and lives
     /// with it; in a container it is often the only volume.
     fn find_inside(&mut self, path: &Path) -> Result<(), ClusterError> {
-        for Found { name, path, kind } in
-            found_in(&path.join("pg_tblspc"), false)?.unwrap_or_default()
-        {
+        let spaces = path.join("pg_tblspc");
+        let Some(found) = found_in(&spaces, false)? else {
+            return Ok(());
+        };
+        for (name, kind) in found.iter() {
             if !kind.is_symlink() || tablespace_oid(&format!("pg_tblspc/{name}")).is_none() {
                 continue;
             }
+            let path = spaces.join(path_of_text(name));
             let Some(location) = self.place_inside(&path) else {
                 continue;
             };
             let prefix = version_prefix(self.options.major);
-            let versions = found_in(&path, false)?.unwrap_or_default();
-            for version in versions
-                .iter()
-                .filter(|found| found.name.starts_with(&prefix))
-            {
-                self.inside.insert(joined(&location, &version.name));
+            let Some(versions) = found_in(&path, false)? else {
+                continue;
+            };
+            let versions = versions.iter().map(|(name, _)| name);
+            for version in versions.filter(|name| name.starts_with(&prefix)) {
+                self.inside.insert(joined(&location, version));
             }
         }
         Ok(())
@@ -222,19 +193,17 @@ impl Walker<'_> {
 
     /// Lists what is in a folder. It may be gone by now; the data directory itself must not.
     fn folder(&mut self, relative: &str, path: &Path) -> Result<(), ClusterError> {
-        let Some(mut found) = found_in(path, relative.is_empty())? else {
+        let Some(found) = found_in(path, relative.is_empty())? else {
             return Ok(());
         };
-        if relation::is_database_directory(relative) {
-            let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
-            let unlogged: std::collections::BTreeSet<String> = exclusion::unlogged_files(&names)
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
-            found.retain(|found| !unlogged.contains(&found.name));
-        }
-        for Found { name, path, kind } in found {
-            let relative = joined(relative, &name);
+        let unlogged = if relation::is_database_directory(relative) {
+            UnloggedRelations::among(found.iter().map(|(name, _)| name))
+        } else {
+            UnloggedRelations::default()
+        };
+        for (name, kind) in found.iter().filter(|(name, _)| !unlogged.have(name)) {
+            let relative = joined(relative, name);
+            let path = path.join(path_of_text(name));
             let is_ignored =
                 self.options.ignore.contains(&relative) || self.inside.contains(&relative);
             let is_left_out = || {
@@ -250,7 +219,7 @@ impl Walker<'_> {
             } else if kind.is_symlink() {
                 self.link(relative, &path)?;
             } else if kind.is_file() {
-                self.file(relative, path)?;
+                self.file(relative, &path)?;
             } else {
                 let reason = format!("it is a {} and is left out", kind_of(kind));
                 self.listing.warnings.push(WalkWarning { relative, reason });
@@ -259,12 +228,12 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn file(&mut self, relative: String, path: PathBuf) -> Result<(), ClusterError> {
-        let Some(metadata) = Self::look(&path)? else {
+    fn file(&mut self, relative: String, path: &Path) -> Result<(), ClusterError> {
+        let Some(metadata) = Self::look(path)? else {
             return Ok(());
         };
         let size = metadata.len();
-        self.push(relative, path, EntryKind::File { size }, &metadata);
+        self.push(relative, EntryKind::File { size }, &metadata);
         Ok(())
     }
 
@@ -277,7 +246,7 @@ impl Walker<'_> {
                     return Ok(());
                 };
                 let kind = EntryKind::Directory;
-                self.push(relative.clone(), path.to_path_buf(), kind, &metadata);
+                self.push(relative.clone(), kind, &metadata);
                 self.folder(&relative, path)
             }
         }
@@ -292,16 +261,10 @@ impl Walker<'_> {
             Err(error) => return Err(ClusterError::io("look at", path)(error)),
         };
         let inside = format!("{relative}/");
-        self.push(
-            relative,
-            path.to_path_buf(),
-            EntryKind::Directory,
-            &metadata,
-        );
+        self.push(relative, EntryKind::Directory, &metadata);
         let major = self.options.major;
         for folder in exclusion::emptied_directories(major).filter(|f| f.starts_with(&inside)) {
-            let path = path.join(&folder[inside.len()..]);
-            self.push(folder.to_owned(), path, EntryKind::Directory, &metadata);
+            self.push(folder.to_owned(), EntryKind::Directory, &metadata);
         }
         Ok(())
     }
@@ -387,10 +350,8 @@ impl Walker<'_> {
         }
     }
 
-    fn push(&mut self, relative: String, path: PathBuf, kind: EntryKind, metadata: &Metadata) {
-        self.listing
-            .entries
-            .push(entry(relative, path, kind, metadata));
+    fn push(&mut self, relative: String, kind: EntryKind, metadata: &Metadata) {
+        (self.take)(entry(relative, kind, metadata));
     }
 }
 
@@ -447,7 +408,7 @@ fn is_cluster_data(relative: &str) -> bool {
 }
 
 /// The names in a folder, sorted. `None`: it vanished.
-fn found_in(path: &Path, must_exist: bool) -> Result<Option<Vec<Found>>, ClusterError> {
+fn found_in(path: &Path, must_exist: bool) -> Result<Option<FolderNames<FileType>>, ClusterError> {
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
@@ -455,26 +416,27 @@ fn found_in(path: &Path, must_exist: bool) -> Result<Option<Vec<Found>>, Cluster
         }
         Err(error) => return Err(ClusterError::io("list", path)(error)),
     };
-    let mut found = Vec::new();
+    let mut found = FolderNames::new();
     for entry in entries {
         let entry = entry.map_err(ClusterError::io("list", path))?;
-        let path = entry.path();
-        let name = byte_text::from_bytes(entry.file_name().as_bytes()).into_owned();
         let kind = match entry.file_type() {
             Ok(kind) => kind,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(ClusterError::io("look at", &path)(error)),
+            Err(error) => return Err(ClusterError::io("look at", &entry.path())(error)),
         };
-        found.push(Found { name, path, kind });
+        let name = entry.file_name();
+        let name = byte_text::from_bytes(name.as_bytes());
+        found
+            .push(&name, kind)
+            .map_err(ClusterError::io("list", path))?;
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found.sort();
     Ok(Some(found))
 }
 
-fn entry(relative: String, absolute: PathBuf, kind: EntryKind, metadata: &Metadata) -> Entry {
+fn entry(relative: String, kind: EntryKind, metadata: &Metadata) -> Entry {
     Entry {
         relative,
-        absolute,
         kind,
         mode: metadata.mode() & 0o7777,
         uid: metadata.uid(),

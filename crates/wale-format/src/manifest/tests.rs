@@ -163,27 +163,15 @@ fn an_empty_manifest_and_two_timelines() {
 }
 
 #[test]
-fn builders_merge() {
-    let add = |builder: &mut ManifestBuilder, path: &str| {
-        builder.add_file(path, 1, time("2026-01-02T03:04:05Z"), 7);
-    };
-    let mut whole = ManifestBuilder::new();
-    let mut parts = [
-        ManifestBuilder::new(),
-        ManifestBuilder::new(),
-        ManifestBuilder::new(),
-    ];
-    for (index, path) in ["a", "b", "c", "d"].into_iter().enumerate() {
-        add(&mut whole, path);
-        // The second part stays empty.
-        add(&mut parts[if index < 2 { 0 } else { 2 }], path);
+fn the_digest_of_a_written_manifest_is_that_of_its_text() {
+    let mut writer = ManifestWriter::new(Vec::new()).unwrap();
+    for path in ["a", "b"] {
+        let modified = time("2026-01-02T03:04:05Z");
+        writer.add_file(path, 1, modified, 7).unwrap();
     }
-    let mut merged = ManifestBuilder::new();
-    for part in parts {
-        merged.merge(part);
-    }
-    assert_eq!(merged.files(), 4);
-    assert_eq!(finish(merged), finish(whole));
+    let (text, sha256) = writer.finish(&[]).unwrap();
+    assert_eq!(sha256[..], Sha256::digest(&text)[..]);
+    assert_eq!(parse(&text).unwrap().files.len(), 2);
 }
 
 #[test]

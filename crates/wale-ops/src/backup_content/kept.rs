@@ -5,15 +5,12 @@ use std::sync::Arc;
 use wale_archive::Archive;
 use wale_archive::member_list::Keep;
 use wale_archive::parts::StoredPart;
-use wale_format::ManifestFile;
 use wale_pg::ControlFile;
 
 use super::ledger::Ledger;
 use super::manifest::{MANIFEST, TABLESPACE_MAP};
-use super::needs::{DiskNeed, DiskNeeds};
 use super::ranges::{Ranges, ranges, runs_of};
 use super::stored::StoredBackup;
-use crate::error::Result;
 
 /// Files that always come with the backup: without its label and its control file nothing else is of use, and the map is changed.
 const ALWAYS_COME: [&str; 4] = [ControlFile::PATH, "backup_label", TABLESPACE_MAP, MANIFEST];
@@ -84,33 +81,6 @@ impl StoredBackup {
                 || sets.wanted.contains(name)
         };
         (self.parts, self.spare) = parts.into_iter().partition(is_needed);
-    }
-
-    /// Leaves the files out that are not wanted: they count as there already. Gives what the others need on disk.
-    ///
-    /// # Errors
-    ///
-    /// `CorruptData` when the manifest is another one by now; those of the store.
-    pub(crate) async fn want(
-        &self,
-        archive: &Archive,
-        is_wanted: impl Fn(&str) -> bool + Send + 'static,
-    ) -> Result<DiskNeeds> {
-        let Some(manifest) = &self.manifest else {
-            return Ok(DiskNeeds::new());
-        };
-        let ledger = Arc::clone(&self.ledger);
-        let mut need = DiskNeed::default();
-        let judge = move |file: &ManifestFile| {
-            if is_wanted(&file.path) {
-                need.add(file.size);
-            } else {
-                ledger.keep(&file.path);
-            }
-            need
-        };
-        let need = manifest.for_each(archive, judge).await?;
-        Ok(DiskNeeds::from([(None, need.unwrap_or_default())]))
     }
 
     /// Whether there is an index by which parts of partitions are read.

@@ -3,10 +3,11 @@
 //! With a manifest nothing else is let in. Without one (a backup that WAL-E or WAL-G made) every file is let in once, and
 //! what its maker listed must come. The ledger is asked twice for each file, before and after its body, by all workers.
 //!
-//! Memory: names are kept as digests; [`DescriptionBounds`] says for how many files.
+//! Memory: names are kept as digests, 24 bytes for each file of a manifest; [`DescriptionBounds`] says for how many files.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::num::NonZeroU8;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use wale_archive::Remedy;
@@ -53,18 +54,99 @@ pub(super) struct ExpectedFile {
     pub(super) crc32c: Option<u32>,
 }
 
-/// A file of the manifest.
+/// A file of the manifest, in 24 bytes: there may be a million of them.
 #[derive(Debug)]
 struct Item {
-    name: NameDigest,
-    expected: ExpectedFile,
-    arrived: Option<Carrier>,
+    name: ShortDigest,
+    /// The upper bits of its size, and whether there is a CRC-32C.
+    size_upper: u16,
+    size_lower: u32,
+    crc32c: u32,
+    arrival: Arrival,
+}
+
+/// 80 bits of a name, keyed anew for each reading. That two names of a million have the same happens once in 10^12 readings, by chance:
+/// nobody who does not know the keys can make two. Such a reading is refused, and the next one is not.
+type ShortDigest = [u8; 10];
+
+/// The keys of [`ShortDigest`]s.
+#[derive(Debug, Clone, Default)]
+struct DigestKeys(RandomState, RandomState);
+
+impl DigestKeys {
+    fn digest(&self, name: &str) -> ShortDigest {
+        let mut digest = ShortDigest::default();
+        digest[..8].copy_from_slice(&self.0.hash_one(name).to_le_bytes());
+        digest[8..].copy_from_slice(&self.1.hash_one(name).to_le_bytes()[..2]);
+        digest
+    }
+}
+
+/// Says in [`Item::size_upper`] that there is a CRC-32C.
+const HAS_CRC: u16 = 1 << 15;
+/// The largest size that an item holds, 128 TiB: a larger file is beyond every file system's, and never fits what arrives.
+const SIZE_MAX: u64 = (1 << 47) - 1;
+
+impl Item {
+    fn new(name: ShortDigest, expected: ExpectedFile) -> Self {
+        let size = expected.size.min(SIZE_MAX);
+        let upper = u16::try_from(size >> 32).expect("47 bits without 32 are 15");
+        let has_crc = if expected.crc32c.is_some() {
+            HAS_CRC
+        } else {
+            0
+        };
+        Self {
+            name,
+            size_upper: upper | has_crc,
+            size_lower: u32::try_from(size & u64::from(u32::MAX)).expect("32 bits"),
+            crc32c: expected.crc32c.unwrap_or(0),
+            arrival: Arrival::NONE,
+        }
+    }
+
+    fn expected(&self) -> ExpectedFile {
+        let upper = u64::from(self.size_upper & !HAS_CRC);
+        ExpectedFile {
+            size: (upper << 32) | u64::from(self.size_lower),
+            crc32c: (self.size_upper & HAS_CRC != 0).then_some(self.crc32c),
+        }
+    }
+}
+
+/// What brought a file, in four bytes: nothing yet, nobody, or the number of its partition and, in the lowest byte, the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Arrival(u32);
+
+/// Partitions with larger numbers do not fit into an [`Arrival`]: at 1 GiB each that many are 16 PiB.
+const PARTITION_MAX: u32 = (1 << 24) - 2;
+
+impl Arrival {
+    const NONE: Self = Self(0);
+    const NOBODY: Self = Self(u32::MAX);
+
+    fn of(carrier: Carrier) -> Self {
+        let partition = carrier.partition.min(PARTITION_MAX);
+        Self((partition << 8) | u32::from(carrier.attempt.get()))
+    }
+
+    fn carrier(self) -> Option<Carrier> {
+        let attempt = NonZeroU8::new(self.0.to_le_bytes()[0])?;
+        if self == Self::NOBODY {
+            return Some(Carrier::NOBODY);
+        }
+        Some(Carrier {
+            partition: self.0 >> 8,
+            attempt,
+        })
+    }
 }
 
 /// The files that a manifest says must arrive, as they are gathered.
 #[derive(Debug)]
 pub(super) struct ExpectedFiles {
     items: Vec<Item>,
+    keys: DigestKeys,
     bounds: DescriptionBounds,
     seen: u64,
 }
@@ -75,6 +157,7 @@ impl ExpectedFiles {
         let announced = announced.min(bounds.files_max());
         Self {
             items: Vec::with_capacity(usize::try_from(announced).unwrap_or(0)),
+            keys: DigestKeys::default(),
             bounds,
             seen: 0,
         }
@@ -84,11 +167,8 @@ impl ExpectedFiles {
     pub(super) fn add(&mut self, path: &str, expected: ExpectedFile) {
         self.seen += 1;
         if self.seen <= self.bounds.files_max() {
-            self.items.push(Item {
-                name: NameDigest::of(path),
-                expected,
-                arrived: None,
-            });
+            let name = self.keys.digest(path);
+            self.items.push(Item::new(name, expected));
         }
     }
 
@@ -114,6 +194,8 @@ enum Items {
 #[derive(Debug)]
 pub(super) struct Ledger {
     items: Mutex<Items>,
+    /// Those of a manifest's names.
+    keys: DigestKeys,
     files_max: u64,
 }
 
@@ -127,6 +209,7 @@ impl Ledger {
     pub(super) fn of_manifest(expected: ExpectedFiles, what: &str) -> Result<Self> {
         let ExpectedFiles {
             mut items,
+            keys,
             bounds,
             seen,
         } = expected;
@@ -137,6 +220,7 @@ impl Ledger {
         if items.is_sorted_by(|one, next| one.name < next.name) {
             return Ok(Self {
                 items: Mutex::new(Items::Manifest(items.into_boxed_slice())),
+                keys,
                 files_max: bounds.files_max(),
             });
         }
@@ -153,6 +237,7 @@ impl Ledger {
                 arrived: BTreeMap::new(),
                 listed,
             }),
+            keys: DigestKeys::default(),
             files_max: bounds.files_max(),
         }
     }
@@ -174,18 +259,22 @@ impl Ledger {
 
     /// The size of a file, in bytes, where the manifest has it.
     pub(super) fn size_of(&self, path: &str) -> Option<u64> {
-        match &*self.lock() {
-            Items::Manifest(items) => find(items, path).map(|at| items[at].expected.size),
-            Items::Foreign { .. } => None,
-        }
+        Some(self.item(path)?.0.size)
     }
 
     /// Size and CRC-32C of a file, where the manifest has both.
     pub(super) fn expected(&self, path: &str) -> Option<(u64, u32)> {
+        let (expected, _) = self.item(path)?;
+        Some((expected.size, expected.crc32c?))
+    }
+
+    /// A file of the manifest, and what brought it.
+    fn item(&self, path: &str) -> Option<(ExpectedFile, Arrival)> {
+        let name = self.keys.digest(path);
         match &*self.lock() {
             Items::Manifest(items) => {
-                let expected = items[find(items, path)?].expected;
-                Some((expected.size, expected.crc32c?))
+                let item = &items[find(items, name)?];
+                Some((item.expected(), item.arrival))
             }
             Items::Foreign { .. } => None,
         }
@@ -193,88 +282,77 @@ impl Ledger {
 
     /// Notes that a file is there already, and stays. No partition needs to bring it.
     pub(super) fn keep(&self, path: &str) {
+        let name = self.keys.digest(path);
         if let Items::Manifest(items) = &mut *self.lock()
-            && let Some(at) = find(items, path)
+            && let Some(at) = find(items, name)
         {
-            items[at].arrived = Some(Carrier::NOBODY);
+            items[at].arrival = Arrival::NOBODY;
         }
     }
 
     /// Whether a file that was there stays.
     pub(super) fn is_kept(&self, path: &str) -> bool {
-        match &*self.lock() {
-            Items::Manifest(items) => {
-                find(items, path).is_some_and(|at| items[at].arrived == Some(Carrier::NOBODY))
-            }
-            Items::Foreign { .. } => false,
-        }
+        let item = self.item(path);
+        item.is_some_and(|(_, arrival)| arrival == Arrival::NOBODY)
     }
 
     /// Asks whether the file may be written.
     pub(super) fn admit(&self, path: &str, size: u64, carrier: Carrier) -> Result<Admission> {
+        let name = self.keys.digest(path);
         let mut items = self.lock();
-        let arrived = match &mut *items {
+        let earlier = match &*items {
             Items::Manifest(items) => {
-                let Some(at) = find(items, path) else {
+                let Some(at) = find(items, name) else {
                     return Err(refused(path, carrier, "the manifest does not have it"));
                 };
-                let item = &mut items[at];
-                if item.expected.size != size {
-                    let expected = item.expected.size;
+                let expected = items[at].expected().size;
+                if expected != size {
                     let why = format!("it has {size} bytes, the manifest says {expected}");
                     return Err(refused(path, carrier, &why));
                 }
-                item.arrived.as_mut()
+                if carrier.partition > PARTITION_MAX {
+                    return Err(refused(path, carrier, "no backup has so many partitions"));
+                }
+                items[at].arrival.carrier()
             }
             Items::Foreign { arrived, .. } => {
-                let known = arrived.len() as u64;
-                let earlier = arrived.get_mut(&NameDigest::of(path));
-                if earlier.is_none() && known >= self.files_max {
+                let earlier = arrived.get(&NameDigest::of(path)).copied();
+                if earlier.is_none() && arrived.len() as u64 >= self.files_max {
                     return Err(self.full());
                 }
                 earlier
             }
         };
-        match arrived {
+        match earlier {
             None => Ok(Admission::Write),
-            Some(earlier) if *earlier == Carrier::NOBODY => Ok(Admission::HaveIt),
+            Some(Carrier::NOBODY) => Ok(Admission::HaveIt),
             Some(earlier)
                 if earlier.partition == carrier.partition && earlier.attempt < carrier.attempt =>
             {
-                *earlier = carrier;
+                note(&mut items, path, name, carrier);
                 Ok(Admission::HaveIt)
             }
-            Some(earlier) => Err(came_already(path, carrier, *earlier)),
+            Some(earlier) => Err(came_already(path, carrier, earlier)),
         }
     }
 
     /// Notes that the file is written, with the CRC-32C of what was written.
     pub(super) fn arrived(&self, path: &str, crc32c: u32, carrier: Carrier) -> Result<()> {
+        let name = self.keys.digest(path);
         let mut items = self.lock();
-        // Two partitions that bring it at the same time were both let in.
-        let earlier = match &mut *items {
-            Items::Manifest(items) => {
-                let at = find(items, path)
-                    .ok_or_else(|| OpError::internal(format!("\"{path}\" was never admitted")))?;
-                let item = &mut items[at];
-                if let Some(expected) = item.expected.crc32c
-                    && expected != crc32c
-                {
-                    let found =
-                        format!("its CRC-32C is {crc32c:08x}, the manifest says {expected:08x}");
-                    return Err(refused(path, carrier, &found));
-                }
-                item.arrived.replace(carrier)
+        if let Items::Manifest(items) = &*items {
+            let at = find(items, name)
+                .ok_or_else(|| OpError::internal(format!("\"{path}\" was never admitted")))?;
+            if let Some(expected) = items[at].expected().crc32c
+                && expected != crc32c
+            {
+                let found =
+                    format!("its CRC-32C is {crc32c:08x}, the manifest says {expected:08x}");
+                return Err(refused(path, carrier, &found));
             }
-            Items::Foreign { arrived, .. } => match arrived.entry(NameDigest::of(path)) {
-                Entry::Occupied(entry) => Some(*entry.get()),
-                Entry::Vacant(entry) => {
-                    entry.insert(carrier);
-                    None
-                }
-            },
-        };
-        match earlier {
+        }
+        // Two partitions that bring it at the same time were both let in.
+        match note(&mut items, path, name, carrier) {
             None => Ok(()),
             Some(earlier) => Err(came_already(path, carrier, earlier)),
         }
@@ -282,9 +360,10 @@ impl Ledger {
 
     /// Whether a file has arrived.
     pub(super) fn has(&self, path: &str) -> bool {
+        let name = self.keys.digest(path);
         match &*self.lock() {
             Items::Manifest(items) => {
-                find(items, path).is_some_and(|at| items[at].arrived.is_some())
+                find(items, name).is_some_and(|at| items[at].arrival != Arrival::NONE)
             }
             Items::Foreign { arrived, .. } => arrived.contains_key(&NameDigest::of(path)),
         }
@@ -293,16 +372,20 @@ impl Ledger {
     /// How many files of the manifest, or names of the list, have not come.
     pub(super) fn missing(&self) -> usize {
         match &*self.lock() {
-            Items::Manifest(items) => items.iter().filter(|item| item.arrived.is_none()).count(),
+            Items::Manifest(items) => {
+                let arrivals = items.iter().map(|item| item.arrival);
+                arrivals.filter(|came| *came == Arrival::NONE).count()
+            }
             Items::Foreign { listed, .. } => listed.missing(),
         }
     }
 
     /// Whether the manifest or the list has this name, and it has not come.
     pub(super) fn is_missing(&self, path: &str) -> bool {
+        let name = self.keys.digest(path);
         match &*self.lock() {
             Items::Manifest(items) => {
-                find(items, path).is_some_and(|at| items[at].arrived.is_none())
+                find(items, name).is_some_and(|at| items[at].arrival == Arrival::NONE)
             }
             Items::Foreign { listed, .. } => listed.is_missing(path),
         }
@@ -334,9 +417,19 @@ impl Ledger {
     }
 }
 
-fn find(items: &[Item], path: &str) -> Option<usize> {
-    let name = NameDigest::of(path);
+fn find(items: &[Item], name: ShortDigest) -> Option<usize> {
     items.binary_search_by_key(&name, |item| item.name).ok()
+}
+
+/// Notes what brought a file that is known. Gives what brought it before.
+fn note(items: &mut Items, path: &str, name: ShortDigest, carrier: Carrier) -> Option<Carrier> {
+    match items {
+        Items::Manifest(items) => {
+            let at = find(items, name)?;
+            std::mem::replace(&mut items[at].arrival, Arrival::of(carrier)).carrier()
+        }
+        Items::Foreign { arrived, .. } => arrived.insert(NameDigest::of(path), carrier),
+    }
 }
 
 fn came_already(path: &str, carrier: Carrier, earlier: Carrier) -> OpError {
@@ -411,8 +504,25 @@ mod tests {
         assert_eq!(error.message, told);
         assert_eq!(
             error.remedy.as_deref(),
-            Some(&Remedy::Memory { mib: Some(306) })
+            Some(&Remedy::Memory { mib: Some(184) })
         );
+    }
+
+    #[test]
+    fn an_item_says_what_the_manifest_says() {
+        let name = ShortDigest::default();
+        for size in [0, 1, 8192, u64::from(u32::MAX), 1 << 32, SIZE_MAX] {
+            for crc32c in [None, Some(0), Some(u32::MAX)] {
+                let expected = ExpectedFile { size, crc32c };
+                assert_eq!(Item::new(name, expected).expected(), expected);
+            }
+        }
+        for carrier in [carrier(0, 1), carrier(7, 255), carrier(PARTITION_MAX, 255)] {
+            assert_eq!(Arrival::of(carrier).carrier(), Some(carrier));
+        }
+        assert_eq!(Arrival::NONE.carrier(), None);
+        let nobody = Arrival::NOBODY.carrier();
+        assert_eq!(nobody, Some(Carrier::NOBODY));
     }
 
     #[test]

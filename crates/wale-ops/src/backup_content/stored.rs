@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use wale_archive::chain;
 use wale_archive::described::DescriptionBounds;
-use wale_archive::member_list::{Keep, MemberList};
+use wale_archive::member_list::{Keep, MemberList, NameQuestion};
 use wale_archive::parts::StoredPart;
 use wale_archive::{Archive, BackupEntry, ConsumeError, Frames, Remedy};
 use wale_cluster::recovery::ConfigurationSet;
@@ -89,6 +89,19 @@ impl StoredBackup {
     /// [`Kind::CorruptData`] for what is missing or not what was recorded; [`Kind::Configuration`] for what this version
     /// cannot read, or has no memory for; those of the store.
     pub(crate) async fn load(archive: &Archive, entry: &BackupEntry) -> Result<Self> {
+        Self::load_wanted(archive, entry, None).await
+    }
+
+    /// The same, of which only some files are wanted, where it says which there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoredBackup::load`].
+    pub(crate) async fn load_wanted(
+        archive: &Archive,
+        entry: &BackupEntry,
+        wanted: Option<NameQuestion>,
+    ) -> Result<Self> {
         let sentinel = sentinel_of(entry)?;
         // A backup of wale's has a manifest, which says more.
         let list = match &sentinel.wale {
@@ -100,7 +113,8 @@ impl StoredBackup {
         let budget = archive.budget();
         if let Some(record) = &sentinel.wale {
             let bounds = DescriptionBounds::of_manifest(budget.total());
-            let (manifest, ledger) = Manifest::load(archive, &entry.name, record, bounds).await?;
+            let (manifest, ledger) =
+                Manifest::load(archive, &entry.name, record, bounds, wanted).await?;
             let counted = bounds.counted(manifest.files, WORKER_BYTES);
             let mut backup = Self::new(archive, entry, parts, ledger).await?;
             backup.manifest = Some(manifest);

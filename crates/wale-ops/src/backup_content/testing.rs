@@ -132,12 +132,11 @@ impl Bench {
     /// What `backup_push` does between start and commit, without a server. Gives the index of the files.
     async fn back_up(&self) -> Bytes {
         let data = make_cluster(self.folder.path());
-        let listing = DataDirectory::at(&data)
-            .walk(&WalkOptions {
-                major: major(),
-                ignore: Vec::new(),
-            })
-            .unwrap();
+        let data = DataDirectory::at(data);
+        let options = WalkOptions {
+            major: major(),
+            ignore: Vec::new(),
+        };
         let StoredListing {
             mut partitions,
             mut files,
@@ -145,7 +144,7 @@ impl Bench {
         } = copy_directory(
             &self.archive,
             name(),
-            listing,
+            (&data, &options),
             Handle::current(),
             Instant::now(),
         )

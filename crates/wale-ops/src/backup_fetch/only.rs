@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use wale_archive::member_list::NameQuestion;
 use wale_archive::{Archive, BackupSelector};
 use wale_cluster::{ClusterError, Owner, RestoreTree, WriteOut, durable};
 use wale_format::BackupName;
@@ -104,15 +105,12 @@ pub async fn fetch_some(
     let (owner, _) = facts::owner(options.owner, &options.target)?;
     let counted = Arc::new(PacedStore::new(Arc::clone(archive.store()), None));
     let archive = archive.over(counted.clone(), archive.budget().clone());
-    let (mut sources, mut notes) = choose(&archive, &options.selector).await?;
     let wanted = Arc::new(WantedFiles::new(&options.patterns));
+    let (mut sources, mut notes) = choose(&archive, &options.selector, &wanted).await?;
     if sources.have_manifests() {
-        let is_wanted = Arc::clone(&wanted);
         let restored = sources.restored();
-        let needs = restored
-            .want(&archive, move |path| is_wanted.wants(path))
-            .await?;
         wanted.check(&restored.name)?;
+        let needs = restored.needs();
         plan::check_space(&facts::volumes(&options.target, &[], None, &needs)?)?;
         sources.spare_partitions(&archive).await;
     }
@@ -147,11 +145,17 @@ pub async fn fetch_some(
     })
 }
 
-async fn choose(archive: &Archive, selector: &BackupSelector) -> Result<(Sources, Vec<String>)> {
+/// The backup, with those files of it that are wanted, and sentences about it.
+async fn choose(
+    archive: &Archive,
+    selector: &BackupSelector,
+    wanted: &Arc<WantedFiles>,
+) -> Result<(Sources, Vec<String>)> {
     let catalog = archive.catalog().await?;
     let aim = Aim::of("");
     let (chosen, notes) = aim::choose(archive, &catalog, selector, &aim).await?;
-    let sources = Sources::load(archive, &catalog, &chosen.entry).await?;
+    let asked = Some(wanted.question());
+    let sources = Sources::load_wanted(archive, &catalog, &chosen.entry, asked).await?;
     let told = chosen.passed_over.into_iter().chain(notes.notes);
     let told = told.chain(notes.warnings).chain(sources.chain_note());
     Ok((sources, told.collect()))
@@ -179,6 +183,11 @@ impl WantedFiles {
                 .map(|pattern| (pattern, AtomicU64::new(0)))
                 .collect(),
         }
+    }
+
+    fn question(self: &Arc<Self>) -> NameQuestion {
+        let wanted = Arc::clone(self);
+        Arc::new(move |path| wanted.wants(path))
     }
 
     fn wants(&self, path: &str) -> bool {
@@ -239,9 +248,7 @@ impl Fetching<'_> {
         let (mut files, mut bytes) = (0, 0);
         let mut kept = BTreeMap::new();
         for source in sources.all() {
-            let asked = Arc::clone(wanted);
-            let is_wanted = Arc::new(move |path: &str| asked.wants(path));
-            let some: SomeFiles = reader.read_some(source, is_wanted, folder).await?;
+            let some: SomeFiles = reader.read_some(source, wanted.question(), folder).await?;
             files += some.files;
             bytes += some.bytes;
             kept.extend(some.kept);

@@ -1,5 +1,6 @@
 //! The backups that feed one restore.
 
+use wale_archive::member_list::NameQuestion;
 use wale_archive::{Archive, BackupEntry, Catalog};
 use wale_pg::{ControlFile, MajorVersion};
 
@@ -34,9 +35,24 @@ impl Sources {
         catalog: &Catalog,
         entry: &BackupEntry,
     ) -> Result<Self> {
+        Self::load_wanted(archive, catalog, entry, None).await
+    }
+
+    /// The same, where only some files are wanted: of a chain all are known all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sources::load`].
+    pub(super) async fn load_wanted(
+        archive: &Archive,
+        catalog: &Catalog,
+        entry: &BackupEntry,
+        wanted: Option<NameQuestion>,
+    ) -> Result<Self> {
         let parents = archive.parents(catalog, entry).await?;
         if parents.is_empty() {
-            return Ok(Self::only(Source::load(archive, entry).await?));
+            let alone = Source::load_wanted(archive, entry, wanted).await?;
+            return Ok(Self::only(alone));
         }
         let mut before = Source::load_chain(archive, entry, &parents).await?;
         let restored = before.remove(0);

@@ -90,8 +90,8 @@ impl Committed {
             stop_lsn,
             started_at: started.started_at,
             stopped_at,
-            files: contents.files.len() as u64,
-            bytes: contents.bytes(),
+            files: contents.files.count(),
+            bytes: contents.files.bytes(),
             bytes_stored: contents
                 .partitions
                 .iter()

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::runtime::Handle;
-use wale_cluster::{ClusterError, Listing, WalkOptions, recovery, restore_marker};
+use wale_cluster::{ClusterError, WalkOptions, recovery, restore_marker};
 use wale_pipeline::{blocking, run_workers};
 
 use super::backup::Backup;
-use super::files::{PageVerification, SourceFile};
-use super::listing::{ListingFacts, parts_of, sources};
-use super::partitions::{CopyJob, StoredPartition, make_partition, worker_bytes};
+use super::files::{PageVerification, SourcePlaces};
+use super::listing::{ListingFacts, list, parts_of};
+use super::packed::SourceFile;
+use super::partitions::{
+    CopyJob, PartitionJob, SourceDirectory, StoredPartition, make_partition, worker_bytes,
+};
 use super::ready::Ready;
 use super::report::Started;
 use super::throttle::Throttle;
@@ -36,17 +39,16 @@ impl Backup<'_> {
         lost: impl Future<Output = ClusterError>,
     ) -> Result<Copied> {
         self.progress.set_phase("listing files");
-        let found = self.list(&ready).await?;
-        let listing = ListingFacts::of(&found);
-        let (directories, mut files) = sources(found);
-        files.extend(wal);
         let workers = self.options.workers_on(self.archive.line());
-        let parts = parts_of(&files, workers);
+        let (directories, parts, listing) = self.plan(&ready, wal, workers).await?;
         let job = Arc::new(CopyJob {
             name: started.name.clone(),
             archive: self.archive.clone(),
             directories,
-            files,
+            places: SourcePlaces {
+                data: ready.directory.path().to_owned(),
+                wal: self.options.wal_directory.clone(),
+            },
             verify: verification(&ready, &started),
             policy: self.options.damaged_pages,
             throttle: Throttle::new(
@@ -58,9 +60,6 @@ impl Backup<'_> {
             uploads: Arc::clone(self.uploads),
             runtime: Handle::current(),
         });
-        let total: u64 = job.files.iter().map(|file| file.size).sum();
-        self.progress.set_total(total);
-        self.progress.set_total_files(job.files.len() as u64);
         let bytes = worker_bytes(self.archive) * workers as u64;
         let _memory = self
             .unless_cancelled(self.archive.budget().acquire(bytes))
@@ -95,7 +94,13 @@ impl Backup<'_> {
         })
     }
 
-    async fn list(&self, ready: &Ready) -> Result<Listing> {
+    /// Lists the files, with `wal` after them, and decides which partition each goes to.
+    async fn plan(
+        &self,
+        ready: &Ready,
+        wal: Vec<SourceFile>,
+        workers: usize,
+    ) -> Result<(Vec<SourceDirectory>, Vec<PartitionJob>, ListingFacts)> {
         let directory = ready.directory.clone();
         let mut ignore = self.options.ignore.clone();
         // A note about an earlier restore is not part of the cluster, and secrets of wale's own never leave it.
@@ -106,7 +111,16 @@ impl Backup<'_> {
             major: ready.major,
             ignore,
         };
-        blocking(move || directory.walk(&walk))
+        let progress = self.progress.clone();
+        let plan = move || {
+            let mut listed = list(&directory, &walk)?;
+            listed.files.extend(wal);
+            progress.set_total(listed.files.bytes());
+            progress.set_total_files(listed.files.files());
+            let parts = parts_of(&listed.files, workers);
+            Ok((listed.directories, parts, listed.facts))
+        };
+        blocking(plan)
             .await?
             .map_err(|error| OpError::from_cluster(error, "list the files of the data directory"))
     }

@@ -2,11 +2,19 @@
 //! deltas on this backup. What it does not list WAL-G passes over without a word, so it is complete or there is none.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use wale_cluster::{Control, DatabaseRelations};
-use wale_format::{Codec, Encryption, FileListDatabase, FileListMember, file_list, layout};
+use wale_format::{
+    BackupName, Codec, Encryption, FileListDatabase, FileListMember, can_be_listed, layout,
+    write_file_list,
+};
+use wale_pipeline::blocking;
 
 use super::backup::Backup;
+use super::contents::StoredFiles;
 use super::ended::Ended;
 use super::options::BackupOptions;
 use super::partitions::member_names;
@@ -19,7 +27,11 @@ impl Ended {
     /// # Errors
     ///
     /// The store's; cancellation.
-    pub(super) async fn store_file_list(&self, backup: &Backup<'_>) -> Result<bool> {
+    pub(super) async fn store_file_list(
+        &self,
+        backup: &Backup<'_>,
+        directories: Vec<(String, DateTime<Utc>)>,
+    ) -> Result<bool> {
         let codec = backup.archive.codec();
         let is_in_the_clear = backup.archive.write_key().method() == Encryption::None;
         // Nobody can be asked for the names of the relations of a stopped server.
@@ -30,59 +42,73 @@ impl Ended {
         let Some(databases) = backup.unless_cancelled(asked).await? else {
             return Ok(false);
         };
-        let Some(list) = self.file_list(codec, &databases) else {
+        let list = Arc::new(ListedBackup {
+            name: self.started.name.clone(),
+            codec,
+            directories,
+            files: Arc::clone(&self.contents.files),
+            databases,
+        });
+        let asked = Arc::clone(&list);
+        if !blocking(move || asked.can_be_listed()).await? {
             tracing::info!(
                 "WAL-G's list of files is not stored: it cannot say a name that is not UTF-8"
             );
             return Ok(false);
-        };
+        }
         let key = layout::files_metadata(&self.started.name);
-        backup.uploads.put_bytes(&key, list.into()).await?;
+        let write = move |sink: &mut dyn Write| list.write(sink);
+        backup.store_written(&key, Codec::None, write).await?;
         Ok(true)
     }
+}
 
-    /// The list, where it can be said. Every member of every partition is in it.
-    pub(super) fn file_list(
+/// What the list is made of. Every member of every partition is in it.
+struct ListedBackup {
+    name: BackupName,
+    codec: Codec,
+    directories: Vec<(String, DateTime<Utc>)>,
+    files: Arc<StoredFiles>,
+    databases: BTreeMap<String, FileListDatabase>,
+}
+
+impl ListedBackup {
+    fn can_be_listed(&self) -> bool {
+        let members = self.partitions().flat_map(|(_, members)| members);
+        can_be_listed(members, self.databases.keys())
+    }
+
+    fn write(&self, sink: &mut dyn Write) -> io::Result<()> {
+        write_file_list(sink, || self.partitions(), &self.databases)
+    }
+
+    /// The names of the objects, and what is in each: the first has the directories.
+    fn partitions(
         &self,
-        codec: Codec,
-        databases: &BTreeMap<String, FileListDatabase>,
-    ) -> Option<Vec<u8>> {
-        let names = member_names(codec);
-        let directories: Vec<_> = self
-            .listing
-            .directories
-            .iter()
-            .map(|(path, modified)| (names.of_directory(path), modified))
-            .collect();
-        let files: Vec<_> = self
-            .contents
-            .files
-            .iter()
-            .map(|file| (names.of_file(&file.path), file))
-            .collect();
+    ) -> impl Iterator<Item = (String, Box<dyn Iterator<Item = FileListMember> + '_>)> {
+        let names = member_names(self.codec);
         let object = |number| {
-            let key = layout::partition(&self.started.name, number, codec);
+            let key = layout::partition(&self.name, number, self.codec);
             key.rsplit('/').next().unwrap_or_default().to_owned()
         };
-        let mut partitions: BTreeMap<u32, Vec<FileListMember<'_>>> = BTreeMap::new();
-        for (name, modified) in &directories {
-            partitions.entry(0).or_default().push(FileListMember {
-                name,
-                modified: **modified,
-                is_settled: true,
-            });
-        }
-        for (name, file) in &files {
-            let members = partitions.entry(file.partition).or_default();
-            members.push(FileListMember {
-                name,
+        let directories = self.directories.iter();
+        let directories = directories.map(move |(path, modified)| FileListMember {
+            name: names.of_directory(path),
+            modified: *modified,
+            is_settled: true,
+        });
+        let directories: Box<dyn Iterator<Item = FileListMember>> = Box::new(directories);
+        let first = std::iter::once((object(0), directories));
+        let parts = self.files.partitions();
+        first.chain(parts.map(move |(number, files)| {
+            let files = files.iter().map(move |file| FileListMember {
+                name: names.of_file(&file.path).into_owned(),
                 modified: file.mtime,
                 is_settled: file.is_settled,
             });
-        }
-        let partitions = partitions.into_iter();
-        let partitions = partitions.map(|(number, members)| (object(number), members));
-        file_list(&partitions.collect(), databases)
+            let files: Box<dyn Iterator<Item = FileListMember>> = Box::new(files);
+            (object(number), files)
+        }))
     }
 }
 

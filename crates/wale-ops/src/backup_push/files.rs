@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, TimeDelta, Utc};
 use rustix::fs::{Advice, Mode, OFlags};
 use wale_archive::Clock;
-use wale_cluster::DataDirectory;
+use wale_cluster::{DataDirectory, path_of_text};
 use wale_format::sentinel::DamagedPage;
 use wale_format::tar::{Meta, TarWriter};
 use wale_format::{Crc32c, SealWriter};
@@ -21,6 +21,7 @@ use wale_pg::{Lsn, page, relation};
 use wale_pipeline::CancellationToken;
 
 use super::options::DamagedPagePolicy;
+use super::packed::{FileRecord, PackedRecords, SourceFile};
 use super::pages::{PageChecker, PageFindings, Reread};
 use super::progress_share::ProgressShare;
 use super::throttle::{Throttle, Throttled};
@@ -28,36 +29,6 @@ use crate::error::{Kind, OpError, io_kind};
 
 /// Bytes read at once: large enough that the system calls do not count, a multiple of the page size.
 pub(super) const READ_BYTES: usize = 1 << 20;
-
-/// A file to copy, as the listing saw it.
-#[derive(Debug, Clone)]
-pub(super) struct SourceFile {
-    /// Path relative to the data directory.
-    pub(super) relative: String,
-    /// Path to open.
-    pub(super) absolute: PathBuf,
-    /// Size when it was listed.
-    pub(super) size: u64,
-}
-
-/// A file as it was stored: what the manifest says about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FileRecord {
-    /// Path relative to the data directory.
-    pub(super) path: String,
-    /// Bytes stored.
-    pub(super) size: u64,
-    /// Time of the last change.
-    pub(super) mtime: DateTime<Utc>,
-    /// Whether every change after it was read shows in that time.
-    pub(super) is_settled: bool,
-    /// Of the bytes stored.
-    pub(super) crc32c: u32,
-    /// The number of its partition, once that is stored.
-    pub(super) partition: u32,
-    /// Offset of its header in the partition's tar.
-    pub(super) offset: u64,
-}
 
 /// For so long the time of a change may not tell the next one: the kernel's clock goes in ticks of some milliseconds, and a
 /// file server has a clock of its own.
@@ -67,7 +38,7 @@ const SETTLES_AFTER: TimeDelta = TimeDelta::seconds(10);
 #[derive(Debug, Default)]
 pub(super) struct PartitionContents {
     /// The files, in the order of the tar.
-    pub(super) files: Vec<FileRecord>,
+    pub(super) files: PackedRecords,
     /// Tar members, directories included.
     pub(super) members: u64,
     /// The first damaged pages.
@@ -92,8 +63,28 @@ impl From<io::Error> for FillError {
     }
 }
 
+/// Where the files of one backup are.
+#[derive(Debug, Clone)]
+pub(super) struct SourcePlaces {
+    /// The data directory.
+    pub(super) data: PathBuf,
+    /// The WAL directory. A listing has no WAL: what a backup has of it comes from here, wherever `pg_wal` leads.
+    pub(super) wal: PathBuf,
+}
+
+impl SourcePlaces {
+    fn of(&self, relative: &str) -> PathBuf {
+        match relative.strip_prefix("pg_wal/") {
+            Some(name) => self.wal.join(path_of_text(name)),
+            None => self.data.join(path_of_text(relative)),
+        }
+    }
+}
+
 /// How the files of one backup are read.
 pub(super) struct FileReader<'a> {
+    /// Where they are.
+    pub(super) places: &'a SourcePlaces,
     /// Page LSNs from here on are not checked; `None` where the cluster has no page checksums.
     pub(super) verify_from: Option<PageVerification>,
     /// What a damaged page does.
@@ -122,6 +113,7 @@ pub(super) struct PageVerification {
 
 impl<'a> FileReader<'a> {
     pub(super) fn new(
+        places: &'a SourcePlaces,
         verify_from: Option<PageVerification>,
         policy: DamagedPagePolicy,
         throttle: &'a Throttle,
@@ -130,6 +122,7 @@ impl<'a> FileReader<'a> {
         clock: &'a Clock,
     ) -> Self {
         Self {
+            places,
             verify_from,
             policy,
             throttle: throttle.worker(),
@@ -155,7 +148,8 @@ impl<'a> FileReader<'a> {
         if self.cancel.is_cancelled() {
             return Err(FillError::Source(OpError::cancelled()));
         }
-        let Some((file, metadata)) = open(source).map_err(FillError::Source)? else {
+        let opened = open(source, &self.places.of(&source.relative));
+        let Some((file, metadata)) = opened.map_err(FillError::Source)? else {
             tracing::debug!(file = source.relative, "vanished before it was read");
             self.share.add_bytes(source.size);
             return Ok(());
@@ -173,13 +167,12 @@ impl<'a> FileReader<'a> {
             .map_err(FillError::Source)?;
         self.share.add_file();
         contents.members += 1;
-        contents.files.push(FileRecord {
+        contents.files.push(&FileRecord {
             path: source.relative.clone(),
             size,
             mtime: modified(&metadata),
             is_settled: begun.signed_duration_since(modified(&metadata)) > SETTLES_AFTER,
             crc32c: crc.finish(),
-            partition: 0,
             offset,
         });
         Ok(())
@@ -292,7 +285,7 @@ impl Reread for &File {
 }
 
 /// Opens a listed file; `None` when it is gone, or something else has taken its name.
-fn open(source: &SourceFile) -> Result<Option<(File, std::fs::Metadata)>, OpError> {
+fn open(source: &SourceFile, path: &Path) -> Result<Option<(File, std::fs::Metadata)>, OpError> {
     let could_not = |error: io::Error| {
         let is_refused = error.kind() == io::ErrorKind::PermissionDenied;
         let error = OpError::from_io(error, format_args!("open \"{}\"", source.relative));
@@ -306,7 +299,7 @@ fn open(source: &SourceFile) -> Result<Option<(File, std::fs::Metadata)>, OpErro
     };
     // NONBLOCK: a FIFO under the name of a file must not hang the backup. It means nothing for a regular file.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open::<&Path>(&source.absolute, flags, Mode::empty()) {
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(descriptor) => File::from(descriptor),
         // A folder on the way may have gone too.
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
@@ -412,8 +405,19 @@ mod tests {
                 };
                 let share = ProgressShare::new(&progress);
                 let clock = Clock::System;
-                let reader =
-                    FileReader::new(Some(pages), policy, &throttle, &cancel, share, &clock);
+                let places = SourcePlaces {
+                    data: folder.path().to_owned(),
+                    wal: folder.path().join("pg_wal"),
+                };
+                let reader = FileReader::new(
+                    &places,
+                    Some(pages),
+                    policy,
+                    &throttle,
+                    &cancel,
+                    share,
+                    &clock,
+                );
                 let findings = PageFindings {
                     damaged: vec![DamagedPage {
                         path: "base/5/1259".into(),

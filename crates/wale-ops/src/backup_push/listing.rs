@@ -1,13 +1,15 @@
 //! What becomes of the listing of a data directory: directories, files, their partitions, and facts for the record.
 
 use chrono::{DateTime, Utc};
-use wale_cluster::{Entry, EntryKind, Listing, text_of_path};
+use wale_cluster::{
+    ClusterError, DataDirectory, Entry, EntryKind, Listing, WalkOptions, text_of_path,
+};
 use wale_format::sentinel::TablespaceRecord;
 use wale_format::tar::Meta;
-use wale_format::{PartitionPlan, PlanLimits, PlannedFile};
+use wale_format::{PartitionPlan, PlanLimits, partition};
 use wale_pg::byte_text;
 
-use super::files::SourceFile;
+use super::packed::PackedSources;
 use super::partitions::{PartitionJob, SourceDirectory};
 
 /// What the listing says beside the files.
@@ -20,85 +22,89 @@ pub(super) struct ListingFacts {
     pub(super) directories: Vec<(String, DateTime<Utc>)>,
 }
 
-impl ListingFacts {
-    /// Those of a listing.
-    pub(super) fn of(listing: &Listing) -> Self {
-        Self {
-            tablespaces: listing
-                .tablespaces
-                .iter()
-                .map(|space| TablespaceRecord {
-                    oid: space.oid,
-                    location: text_of_path(&space.location),
-                    inside: space.inside.clone(),
-                })
-                .collect(),
-            directories: std::iter::once(&listing.root)
-                .chain(&listing.entries)
-                .filter(|entry| entry.kind == EntryKind::Directory)
-                .map(|entry| (entry.relative.clone(), entry.mtime.into()))
-                .collect(),
-            pg_wal_link: listing.pg_wal_link.as_deref().map(text_of_path),
-            warnings: listing
-                .warnings
-                .iter()
-                .map(|warning| {
-                    format!(
-                        "{}: {}",
-                        byte_text::shown(&warning.relative),
-                        warning.reason
-                    )
-                })
-                .collect(),
-        }
-    }
+/// What a listing comes to.
+#[derive(Debug)]
+pub(super) struct ListedSources {
+    /// The directories, the data directory itself first.
+    pub(super) directories: Vec<SourceDirectory>,
+    /// The files, but for those that come last.
+    pub(super) files: PackedSources,
+    /// All else.
+    pub(super) facts: ListingFacts,
 }
 
-/// Directories and regular files of the listing. It has no symbolic links, as in `pg_basebackup`: where they lead is not
+/// Lists directories and regular files. Symbolic links are none of them, as in `pg_basebackup`: where they lead is not
 /// part of the cluster, and on another host it is somebody else's file. A warning names each.
-pub(super) fn sources(listing: Listing) -> (Vec<SourceDirectory>, Vec<SourceFile>) {
-    let mut directories = vec![directory(listing.root)];
-    let mut files = Vec::new();
-    for entry in listing.entries {
-        match entry.kind {
-            EntryKind::Directory => directories.push(directory(entry)),
-            EntryKind::File { size } => {
-                files.push(SourceFile {
-                    relative: entry.relative,
-                    absolute: entry.absolute,
-                    size,
-                });
-            }
-        }
+///
+/// # Errors
+///
+/// Those of the walk.
+pub(super) fn list(
+    directory: &DataDirectory,
+    options: &WalkOptions,
+) -> Result<ListedSources, ClusterError> {
+    let (mut directories, mut files) = (Vec::new(), PackedSources::default());
+    let mut facts = ListingFacts::default();
+    let walked = directory.walk(options, &mut |entry| match entry.kind {
+        EntryKind::Directory => directories.push(entry),
+        EntryKind::File { .. } if partition::comes_last(&entry.relative) => {}
+        EntryKind::File { size } => files.push(&entry.relative, size),
+    })?;
+    facts.add(&walked);
+    let directories = std::iter::once(walked.root).chain(directories);
+    let mut sources = Vec::new();
+    for entry in directories {
+        facts
+            .directories
+            .push((entry.relative.clone(), entry.mtime.into()));
+        sources.push(source(entry));
     }
-    (directories, files)
+    Ok(ListedSources {
+        directories: sources,
+        files,
+        facts,
+    })
+}
+
+impl ListingFacts {
+    fn add(&mut self, listing: &Listing) {
+        let spaces = listing.tablespaces.iter();
+        self.tablespaces
+            .extend(spaces.map(|space| TablespaceRecord {
+                oid: space.oid,
+                location: text_of_path(&space.location),
+                inside: space.inside.clone(),
+            }));
+        self.pg_wal_link = listing.pg_wal_link.as_deref().map(text_of_path);
+        let warnings = listing.warnings.iter();
+        self.warnings.extend(warnings.map(|warning| {
+            format!(
+                "{}: {}",
+                byte_text::shown(&warning.relative),
+                warning.reason
+            )
+        }));
+    }
 }
 
 /// Partition 0 has the directories, the following ones the files; the last one comes later.
-pub(super) fn parts_of(files: &[SourceFile], workers: usize) -> Vec<PartitionJob> {
-    let planned: Vec<PlannedFile<'_>> = files
-        .iter()
-        .map(|file| PlannedFile {
-            path: &file.relative,
-            size: file.size,
-        })
-        .collect();
-    let total = files.iter().map(|file| file.size).sum();
-    let plan = PartitionPlan::new(&planned, &PlanLimits::for_total(total, workers));
-    let mut parts = vec![PartitionJob {
-        number: 0,
-        files: None,
-    }];
-    let files = plan.partitions().iter().cloned().map(Some);
-    parts.extend(
-        (1..)
-            .zip(files)
-            .map(|(number, files)| PartitionJob { number, files }),
-    );
-    parts
+pub(super) fn parts_of(files: &PackedSources, workers: usize) -> Vec<PartitionJob> {
+    let sizes: Vec<u64> = files.iter().map(|file| file.size).collect();
+    let plan = PartitionPlan::new(&sizes, &PlanLimits::for_total(files.bytes(), workers));
+    drop(sizes);
+    let mut parts = vec![PackedSources::default(); plan.count() as usize];
+    for (file, &part) in files.iter().zip(plan.partitions()) {
+        parts[part as usize].push(&file.relative, file.size);
+    }
+    let directories = std::iter::once(None);
+    let files = parts.into_iter().map(|files| Some(files.fitted()));
+    (0..)
+        .zip(directories.chain(files))
+        .map(|(number, files)| PartitionJob { number, files })
+        .collect()
 }
 
-fn directory(entry: Entry) -> SourceDirectory {
+fn source(entry: Entry) -> SourceDirectory {
     let meta = Meta {
         mode: entry.mode & 0o7777,
         uid: u64::from(entry.uid),
@@ -113,7 +119,6 @@ fn directory(entry: Entry) -> SourceDirectory {
 
 #[cfg(test)]
 mod tests {
-    use wale_cluster::{DataDirectory, WalkOptions};
     use wale_pg::MajorVersion;
 
     use super::*;
@@ -129,14 +134,13 @@ mod tests {
             ignore: Vec::new(),
         };
         let directory = DataDirectory::at(folder.path().join("data"));
-        let listing = directory.walk(&options).expect("listed");
-        let facts = ListingFacts::of(&listing);
+        let listed = list(&directory, &options).expect("listed");
         assert_eq!(
-            facts.warnings,
+            listed.facts.warnings,
             [
                 "postgresql.conf: it is a symbolic link; what it leads to, ../etc/postgresql.conf, is not in the backup"
             ]
         );
-        assert!(sources(listing).1.is_empty());
+        assert_eq!(listed.files.files(), 0);
     }
 }

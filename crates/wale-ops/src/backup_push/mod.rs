@@ -36,6 +36,7 @@ mod frame_index;
 mod listing;
 mod offline;
 mod options;
+mod packed;
 mod pages;
 mod partitions;
 mod place;

@@ -19,9 +19,10 @@ use wale_format::{BackupName, Codec, FrameStart, SealWriter, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
 
 use super::files::{
-    FileReader, FillError, PageVerification, PartitionContents, READ_BYTES, SourceFile,
+    FileReader, FillError, PageVerification, PartitionContents, READ_BYTES, SourcePlaces,
 };
 use super::options::DamagedPagePolicy;
+use super::packed::PackedSources;
 use super::progress_share::ProgressShare;
 use super::throttle::Throttle;
 use super::uploads::{Attempt, Uploads};
@@ -48,7 +49,7 @@ pub(super) struct CopyJob {
     pub(super) name: BackupName,
     pub(super) archive: Archive,
     pub(super) directories: Vec<SourceDirectory>,
-    pub(super) files: Vec<SourceFile>,
+    pub(super) places: SourcePlaces,
     pub(super) verify: Option<PageVerification>,
     pub(super) policy: DamagedPagePolicy,
     pub(super) throttle: Throttle,
@@ -62,8 +63,8 @@ pub(super) struct CopyJob {
 pub(super) struct PartitionJob {
     /// Its number.
     pub(super) number: u32,
-    /// Indexes into the job's files; `None` is the partition of the directories.
-    pub(super) files: Option<Vec<usize>>,
+    /// Its files; `None` is the partition of the directories.
+    pub(super) files: Option<PackedSources>,
 }
 
 /// A partition that is stored.
@@ -94,6 +95,7 @@ pub(super) fn make_partition(
     cancel: &CancellationToken,
 ) -> Result<StoredPartition> {
     let mut reader = FileReader::new(
+        &job.places,
         job.verify.clone(),
         job.policy,
         &job.throttle,
@@ -178,9 +180,10 @@ fn fill(
             }
         }
         Some(files) => {
-            for &index in files {
-                reader.copy(&job.files[index], &mut tar, &mut contents)?;
+            for file in files.iter() {
+                reader.copy(&file, &mut tar, &mut contents)?;
             }
+            contents.files = contents.files.fitted();
         }
     }
     let bytes_plain = tar.whole_bytes();

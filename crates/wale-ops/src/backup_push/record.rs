@@ -60,8 +60,8 @@ impl Stored {
                 .map(|end| end.server.timescaledb.clone())
                 .unwrap_or_default(),
             damaged_pages: contents.damaged.clone(),
-            files: contents.files.len() as u64,
-            bytes: contents.bytes(),
+            files: contents.files.count(),
+            bytes: contents.files.bytes(),
             from_standby: running.is_some_and(|end| end.stopped.from_standby),
             holds_its_wal: running.is_none(),
             requested_over_http: options.requested_over_http,

@@ -67,8 +67,10 @@ mod tests {
     use wale_pg::{ControlFile, TimelineId};
     use wale_pipeline::{CancellationToken, Progress};
 
-    use super::super::files::{FileRecord, SourceFile};
+    use super::super::files::PartitionContents;
     use super::super::options::BackupOptions;
+    use super::super::packed::{FileRecord, SourceFile};
+    use super::super::partitions::StoredPartition;
     use super::super::testing;
     use super::super::uploads::Uploads;
     use super::*;
@@ -115,7 +117,6 @@ mod tests {
         let stored = |size: Option<u64>| {
             let mut stored = testing::stored(testing::stopped(vec![SourceFile {
                 relative: path.clone(),
-                absolute: data.path().join(&path),
                 size: 7,
             }]));
             stored.ended.ready.directory = DataDirectory::at(data.path());
@@ -125,10 +126,16 @@ mod tests {
                 mtime: stored.ended.stopped_at,
                 is_settled: true,
                 crc32c: 0,
-                partition: 1,
                 offset: 0,
             });
-            stored.ended.contents.files.extend(file);
+            stored.ended.contents.add(StoredPartition {
+                contents: PartitionContents {
+                    files: file.into_iter().collect(),
+                    ..PartitionContents::default()
+                },
+                number: 1,
+                ..StoredPartition::default()
+            });
             stored
         };
         assert_eq!(refusal(&bench, stored(None)).await, Some(Kind::Busy));

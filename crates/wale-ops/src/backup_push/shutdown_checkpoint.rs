@@ -9,7 +9,7 @@ use wale_pg::{
     end_of_shutdown_checkpoint,
 };
 
-use super::files::SourceFile;
+use super::packed::SourceFile;
 use super::plan;
 use crate::error::{Kind, OpError, Result};
 
@@ -54,7 +54,6 @@ pub(super) fn find_checkpoint(wal: &Path, control: &ControlFile) -> Result<Shutd
             .map_err(|error| damaged(format!("{segment}: {error}.")))?;
         files.push(SourceFile {
             relative: format!("pg_wal/{segment}"),
-            absolute: wal.join(segment.to_string()),
             size: opened.size,
         });
     }

@@ -1,16 +1,19 @@
 //! The third step of a backup: everything that a restore reads is stored, but for WAL and sentinel.
 
 use std::borrow::Cow;
+use std::io::Write;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wale_format::sentinel::ConfigurationRecord;
 use wale_format::tar::Meta;
-use wale_format::{Codec, Crc32c, ManifestBuilder, hex, layout};
+use wale_format::{Codec, Crc32c, ManifestWriter, WalRange, hex, layout};
 use wale_pg::ControlFile;
 
 use super::backup::Backup;
 use super::ended::Ended;
-use super::files::{FileRecord, PartitionContents};
+use super::files::PartitionContents;
+use super::packed::FileRecord;
 use super::partitions::{StoredPartition, small_partition};
 use crate::error::Result;
 
@@ -41,13 +44,12 @@ impl Ended {
     pub(super) async fn store(mut self, backup: &Backup<'_>) -> Result<Stored> {
         let last = self.store_last_partition(backup).await?;
         self.contents.add(last);
-        self.contents
-            .files
-            .sort_by(|one, other| one.path.cmp(&other.path));
-        self.store_frame_index(backup).await?;
+        let framed = std::mem::take(&mut self.contents.framed);
+        self.store_frame_index(backup, framed).await?;
+        let directories = std::mem::take(&mut self.listing.directories);
         Ok(Stored {
             manifest: self.store_manifest(backup).await?,
-            has_file_list: self.store_file_list(backup).await?,
+            has_file_list: self.store_file_list(backup, directories).await?,
             configuration: self.store_configuration(backup).await?,
             ended: self,
         })
@@ -83,7 +85,6 @@ impl Ended {
             mtime: self.stopped_at,
             is_settled: true,
             crc32c: Crc32c::of(content),
-            partition: number,
             offset: 0,
         };
         Ok(StoredPartition {
@@ -102,19 +103,22 @@ impl Ended {
 
     /// Stores the manifest, encrypted where the archive is, since it has the names of all files: exactly the files that were stored, with the CRC of the bytes stored.
     async fn store_manifest(&self, backup: &Backup<'_>) -> Result<StoredManifest> {
-        let mut manifest = ManifestBuilder::new();
-        for file in &self.contents.files {
-            manifest.add_file(&file.path, file.size, file.mtime, file.crc32c);
-        }
-        let bytes = manifest.finish(
-            self.started.timeline,
-            self.started.start_lsn,
-            self.ending.stop_lsn(),
-        );
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let range = WalRange {
+            timeline: self.started.timeline,
+            start: self.started.start_lsn,
+            end: self.ending.stop_lsn(),
+        };
+        let files = Arc::clone(&self.contents.files);
+        let write = move |sink: &mut dyn Write| {
+            let mut manifest = ManifestWriter::new(sink)?;
+            for (_, file) in files.iter() {
+                manifest.add_file(&file.path, file.size, file.mtime, file.crc32c)?;
+            }
+            let (_, sha256) = manifest.finish(&[range])?;
+            Ok(hex(&sha256))
+        };
         let key = layout::manifest(&self.started.name);
-        let sealed = backup.archive.seal_small_as(Codec::None, &bytes)?;
-        let bytes = backup.uploads.put_bytes(&key, sealed).await?;
+        let (sha256, bytes) = backup.store_written(&key, Codec::None, write).await?;
         Ok(StoredManifest { sha256, bytes })
     }
 

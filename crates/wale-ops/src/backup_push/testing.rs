@@ -8,10 +8,10 @@ use bytes::Bytes;
 use chrono::DateTime;
 use tokio::runtime::Handle;
 use wale_archive::Archive;
-use wale_cluster::{DataDirectory, Listing, StoppedBackup};
+use wale_cluster::{DataDirectory, StoppedBackup, WalkOptions};
 use wale_format::sentinel::{DamagedPage, TimescaleRecord};
 use wale_format::tar::Meta;
-use wale_format::{BackupName, PartitionRecord, layout};
+use wale_format::{BackupName, Codec, PartitionRecord, layout};
 use wale_pg::{ControlFile, Lsn, MajorVersion, TimelineId};
 use wale_pipeline::{CancellationToken, Progress, run_workers};
 
@@ -19,11 +19,12 @@ use super::backup_end::{BackupEnd, RunningEnd};
 use super::contents::BackupContents;
 use super::copied::Copied;
 use super::ended::Ended;
-use super::files::{PartitionContents, SourceFile};
-use super::frame_index;
-use super::listing::{ListingFacts, parts_of, sources};
+use super::files::{PartitionContents, SourcePlaces};
+use super::frame_index::write_index;
+use super::listing::{ListingFacts, list, parts_of};
 use super::options::DamagedPagePolicy;
-use super::partitions::{CopyJob, StoredPartition, make_partition, small_partition};
+use super::packed::SourceFile;
+use super::partitions::{CopyJob, StoredPartition, make_partition, member_names, small_partition};
 use super::priority::Priority;
 use super::ready::{Ready, RunningServer};
 use super::report::Started;
@@ -46,22 +47,24 @@ pub(crate) struct StoredListing {
     pub(crate) index: Bytes,
 }
 
-/// Stores what a listing has.
+/// Stores what a data directory has.
 pub(crate) async fn copy_directory(
     archive: &Archive,
     name: BackupName,
-    listing: Listing,
+    (data, options): (&DataDirectory, &WalkOptions),
     runtime: Handle,
     now: Instant,
 ) -> Result<StoredListing> {
-    let (directories, mut files) = sources(listing);
-    files.retain(|file| file.relative != "global/pg_control");
-    let parts = parts_of(&files, 2);
+    let listed = list(data, options).expect("listed");
+    let parts = parts_of(&listed.files, 2);
     let job = Arc::new(CopyJob {
         name,
         archive: archive.clone(),
-        directories,
-        files,
+        directories: listed.directories,
+        places: SourcePlaces {
+            data: data.path().to_owned(),
+            wal: data.path().join("pg_wal"),
+        },
         verify: None,
         policy: DamagedPagePolicy::Record,
         throttle: Throttle::new(None, None, now),
@@ -78,12 +81,16 @@ pub(crate) async fn copy_directory(
     )
     .await?;
     let contents = BackupContents::of(made);
-    let index = frame_index::sealed(archive, &contents)?.unwrap_or_default();
-    let files = contents.files.into_iter();
+    let (framed, files) = (contents.framed, contents.files);
+    let names = member_names(archive.codec());
+    let mut index = Vec::new();
+    write_index(framed, &files, names, &mut index).expect("written");
+    let index = archive.seal_small_as(Codec::Zstd, &index)?;
     Ok(StoredListing {
         partitions: contents.partitions,
         files: files
-            .map(|file| (file.path, file.size, file.crc32c))
+            .iter()
+            .map(|(_, file)| (file.path, file.size, file.crc32c))
             .collect(),
         index,
     })

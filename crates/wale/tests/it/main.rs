@@ -71,6 +71,7 @@ mod segment_sizes;
 mod several_archives;
 mod several_sidecars;
 mod slots;
+mod some_files;
 mod standby;
 mod store_faults;
 mod store_outages;
