@@ -318,6 +318,8 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(lock::keep_removed(LockFile::new(
         &options.lock_file,
     ))));
+    let sweeper = Arc::clone(app);
+    begin(Box::pin(async move { sweeper.fetcher.sweep().await }));
     begin(Box::pin(ownership::watch(Arc::clone(app))));
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
     begin(Box::pin(rival::watch(Arc::clone(app))));
