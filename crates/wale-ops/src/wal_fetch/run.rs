@@ -314,13 +314,13 @@ async fn fetch_into_file(
                 return Ok(None);
             };
             let mut written = Ok(());
-            let seen = expectation.verify_through(&key, plain, |piece| {
+            let size = expectation.verify_through(&key, plain, |piece| {
                 if written.is_ok() {
                     written = file.write_all(piece);
                 }
             })?;
             let written = written.and_then(|()| file.written());
-            Ok(written.is_ok().then_some((file, seen.size)))
+            Ok(written.is_ok().then_some((file, size)))
         })
         .await?;
     Ok(written.map(|(file, size)| FetchedWal {
