@@ -214,15 +214,20 @@ impl HandOver {
     /// A file in the directory's file system, with the directory's owner and the rights of WAL, and without a name.
     ///
     /// # Errors
-    /// When the directory is not there or not writable, or its file system has no such files.
+    /// When the directory is not there or not writable, its owner cannot be given, or its file system has no such files.
     pub fn file(&self) -> io::Result<UnnamedFile> {
+        let owner = Owner::of(&self.wal)?;
+        if !owner.is_within_reach() {
+            let message = "the WAL directory is another user's";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
         let mode = mode_beside(&self.wal.join(FILE));
         let rights = Mode::from_raw_mode(mode);
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(&self.wal, flags, rights)?);
         // Whatever the umask is.
         rustix::fs::fchmod(&file, rights)?;
-        Owner::of(&self.wal)?.give(&file)?;
+        owner.give(&file)?;
         Ok(UnnamedFile { file })
     }
 

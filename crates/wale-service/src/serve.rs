@@ -213,6 +213,8 @@ async fn prepare(
     mode: &StartMode,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Begun, OpError> {
+    // A restore may want the directory empty.
+    app.fetcher.sweep().await;
     if let StartMode::Restore(options) = mode {
         app.life.restoring();
         let cancel = CancellationToken::new();
@@ -318,8 +320,6 @@ fn begin_work(app: &Arc<App>, options: &ServiceOptions, stop: &CancellationToken
     begin(Box::pin(lock::keep_removed(LockFile::new(
         &options.lock_file,
     ))));
-    let sweeper = Arc::clone(app);
-    begin(Box::pin(async move { sweeper.fetcher.sweep().await }));
     begin(Box::pin(ownership::watch(Arc::clone(app))));
     begin(Box::pin(recoverable::watch(Arc::clone(app))));
     begin(Box::pin(rival::watch(Arc::clone(app))));

@@ -15,11 +15,9 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use wale_cluster::hand_over::HandOver;
 use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 
-use super::hand_over::May;
 use super::landing::Destination;
 use super::places::Places;
 use super::plan;
@@ -35,6 +33,10 @@ const DEPTH_MIN: usize = 2;
 
 /// How long segments are held in memory after one could not be written beside the WAL: 30 s. To try each again would decode each twice.
 const FILES_REST: Duration = Duration::from_secs(30);
+
+/// Free space of the WAL's volume below which nothing is fetched ahead into files: 64 segments of 16 MiB, 1 GiB, and in any case
+/// twice the window. A server that recovers needs the volume itself.
+const LEAST_FREE: u64 = 64 * (16 << 20);
 
 /// The segments at hand.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ struct AheadState {
     tasks: JoinSet<()>,
     draining: bool,
     /// Where files are made, while the client takes them.
-    files: Option<HandOver>,
+    files: Option<Destination>,
     /// When one could not be written last.
     refused: Option<Instant>,
 }
@@ -106,12 +108,13 @@ impl Ahead {
     pub(super) async fn take(
         &self,
         asked: WalSegmentName,
-        files: Option<&HandOver>,
+        destination: Option<&Destination>,
     ) -> Option<FetchedWal> {
         let (mut slot, at_hand) = {
             let mut state = self.lock();
             state.used = Some(Instant::now());
-            state.files = files.cloned();
+            let is_taker = |it: &&Destination| matches!(it, Destination::Taker { .. });
+            state.files = destination.filter(is_taker).cloned();
             let mut slot = state.slots.remove(&asked);
             let at_hand = slot.as_mut().map(|slot| slot.content.try_recv());
             self.adapt(&mut state, at_hand.as_ref());
@@ -228,10 +231,10 @@ impl Ahead {
     /// What the next segment is fetched into.
     fn room_for(&self, state: &AheadState, size: WalSegmentSize) -> Option<AheadInto> {
         let rests = state.refused.is_some_and(|at| at.elapsed() < FILES_REST);
+        let needed = LEAST_FREE.max(2 * self.window as u64 * size.bytes());
         match &state.files {
-            Some(files) if !rests => {
-                let (over, may) = (files.clone(), May::GiveAhead);
-                Some(AheadInto::File(Destination::Taker { over, may }))
+            Some(files @ Destination::Taker { free, .. }) if !rests && *free >= needed => {
+                Some(AheadInto::File(files.clone()))
             }
             _ => self.shelf.take(size.bytes()).map(AheadInto::Memory),
         }

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wale_archive::{Archive, StoredWal, foreign_cluster};
-use wale_cluster::hand_over::{HandOver, Nonce};
+use wale_cluster::hand_over::Nonce;
 use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
 use wale_pg::{ArchiveFileName, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::{MemoryBudget, blocking};
 
 use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
-use super::hand_over::{Hands, May};
+use super::hand_over::Hands;
 use super::landing::{Destination, Landed};
 use super::places::{Depth, Places};
 use super::proofs::{Proofs, prove_again, tail_for};
@@ -179,11 +179,11 @@ impl Fetcher {
         let (Some(hands), Some(nonce), Some(_)) = (&self.hands, nonce, name.segment()) else {
             return self.fetch(name).await.map(Delivery::Sent);
         };
-        let Some(may) = hands.look(nonce, self.data_directory.clone()).await else {
+        let Some(free) = hands.look(nonce, self.data_directory.clone()).await else {
             return self.fetch(name).await.map(Delivery::Sent);
         };
         let over = hands.over().clone();
-        let destination = Destination::Taker { over, may };
+        let destination = Destination::Taker { over, free };
         let mut fetched = self.fetch_for(name, Some(&destination)).await?;
         if let Some(Landed::Unnamed(file)) = fetched.landed.take() {
             let Some(file) = self.counted(hands.give(file, nonce).await)? else {
@@ -415,7 +415,7 @@ impl Fetcher {
             return self.retry.run(|| self.fetch_once(name, destination)).await;
         };
         self.refuse_foreign().await?;
-        let fetched = match ahead.take(*segment, files_of(destination)).await {
+        let fetched = match ahead.take(*segment, destination).await {
             Some(fetched) => {
                 self.stats_mut().prefetch_hits += 1;
                 fetched
@@ -446,7 +446,7 @@ impl Fetcher {
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
             return self.fetch_shortly(name, look, destination).await;
         };
-        let taken = ahead.take(*segment, files_of(destination));
+        let taken = ahead.take(*segment, destination);
         let taken = tokio::time::timeout(SHORT_TRY, taken).await;
         let fetched = if let Ok(Some(fetched)) = taken {
             self.stats_mut().prefetch_hits += 1;
@@ -525,17 +525,6 @@ impl Fetcher {
 
     fn stats_mut(&self) -> MutexGuard<'_, FetcherStats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Where files may be made ahead for who asks.
-fn files_of(destination: Option<&Destination>) -> Option<&HandOver> {
-    match destination {
-        Some(Destination::Taker {
-            over,
-            may: May::GiveAhead,
-        }) => Some(over),
-        _ => None,
     }
 }
 

@@ -14,10 +14,6 @@ use wale_pipeline::blocking;
 
 use crate::error::Result;
 
-/// Free space of the WAL volume below which nothing is fetched ahead into files: 64 segments of 16 MiB, 1 GiB. A server that
-/// recovers needs the volume itself.
-const LEAST_FREE: u64 = 64 * (16 << 20);
-
 /// The sidecar's side of handing over.
 #[derive(Debug)]
 pub(super) struct Hands {
@@ -36,15 +32,6 @@ struct HandsState {
     tasks: JoinSet<()>,
 }
 
-/// What a client may be given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum May {
-    /// Its file, and the next ones are made before it asks.
-    GiveAhead,
-    /// Its file.
-    Give,
-}
-
 impl Hands {
     pub(super) fn new(wal: PathBuf, idle: Duration) -> Self {
         Self {
@@ -58,8 +45,9 @@ impl Hands {
         &self.over
     }
 
-    /// Whether the client of this nonce waits beside the WAL, and may be given a file. What others have left is swept before.
-    pub(super) async fn look(&self, nonce: &Nonce, data: Option<PathBuf>) -> Option<May> {
+    /// The free bytes of the WAL's volume, if the client of this nonce waits there and may be given a file. What others have left is
+    /// swept before.
+    pub(super) async fn look(&self, nonce: &Nonce, data: Option<PathBuf>) -> Option<u64> {
         let (over, nonce) = (self.over.clone(), nonce.clone());
         let look = move || {
             if !over.is_awaited(&nonce) {
@@ -77,16 +65,11 @@ impl Hands {
                 );
                 return None;
             }
-            let free = WalDirectory::at(wal).free_bytes().unwrap_or(0);
-            Some(if free < LEAST_FREE {
-                May::Give
-            } else {
-                May::GiveAhead
-            })
+            Some(WalDirectory::at(wal).free_bytes().unwrap_or(0))
         };
-        let may = blocking(look).await.ok()??;
+        let free = blocking(look).await.ok()??;
         self.watch();
-        Some(may)
+        Some(free)
     }
 
     /// Gives a file. `None`: it is given; otherwise it comes back, to be sent.

@@ -11,7 +11,6 @@ use wale_cluster::Owner;
 use wale_cluster::durable::{PendingFile, mode_beside};
 use wale_cluster::hand_over::{HandOver, UnnamedFile};
 
-use super::hand_over::May;
 use crate::error::OpError;
 use crate::wal_content::PIECE_BYTES;
 
@@ -26,8 +25,8 @@ pub(super) enum Destination {
     /// To a client beside the server's WAL, without a name until then.
     Taker {
         over: HandOver,
-        /// Whether the next ones may be made there, too.
-        may: May,
+        /// Free bytes of its volume when it asked.
+        free: u64,
     },
 }
 

@@ -379,8 +379,10 @@ async fn fetch_in_two_passes(
     let object = archive.open_stored(&key, stored.codec).await?;
     // Ends by itself when the receiver is dropped: its next send fails.
     tokio::task::spawn_blocking(move || {
-        let _memory = memory;
-        match object.read(|plain| send_again(&key, plain, seen, &mut sender)) {
+        let sent = object.read(|plain| send_again(&key, plain, seen, &mut sender));
+        // Given back before anybody hears of the end.
+        drop(memory);
+        match sent {
             Ok(()) => sender.finish(),
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "a verified object broke while it was sent");

@@ -188,7 +188,7 @@ async fn fetch(server: &Server, name: &str, path: &Path, proof: Proof) -> Result
         let Err(error) = taker.take(size) else {
             return Ok(());
         };
-        tracing::debug!(%error, "{name} was not where it should be; its bytes are asked for");
+        tracing::warn!(%error, "{name} was not where the sidecar had put it; its bytes are asked for");
         reply = server.get(&address).await?;
     }
     match reply.status {
