@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wale_cluster::hand_over::TakingPlace;
+use wale_cluster::hand_over::{HandOver, TakingPlace};
 use wale_format::Codec;
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
+use super::landing::Destination;
 use super::*;
 use crate::error::Kind;
-use crate::testing::{Bench, SEGMENT_BYTES, content, file_name, segment};
+use crate::testing::{Bench, SEGMENT_BYTES, content, file_name, segment, segment_name};
 
 fn numbered(number: u32) -> String {
     format!("0000000100000000{number:08X}")
@@ -121,6 +122,22 @@ async fn files_fetched_ahead_are_sent_to_who_takes_none_and_memory_to_who_takes_
     assert_eq!(scene.take(9).await, Way::Sent);
     let stats = scene.fetcher.stats();
     assert_eq!((stats.prefetch_hits, stats.handed_over), (7, 3));
+}
+
+#[tokio::test]
+async fn on_a_small_volume_only_what_is_asked_for_is_written() {
+    let scene = Scene::new(6).await;
+    assert_eq!(scene.take(1).await, Way::Taken);
+    assert_eq!(scene.take(2).await, Way::Taken);
+    let ahead = scene.fetcher.ahead().expect("on");
+    assert_eq!(ahead.memory(), 0);
+    let small = Destination::Taker {
+        over: HandOver::at(scene.wal.path()),
+        free: 1 << 29,
+    };
+    let third = ahead.take(segment_name(&numbered(3)), Some(&small)).await;
+    assert!(third.is_some_and(|third| third.landed.is_some()));
+    assert_eq!(ahead.memory(), 1 << 20, "the one after the next");
 }
 
 #[tokio::test]
