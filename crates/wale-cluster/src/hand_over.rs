@@ -205,7 +205,7 @@ impl HandOver {
         &self.wal
     }
 
-    /// Whether a client waits there: it and the sidecar see one volume.
+    /// Whether a client waits there, alive: it and the sidecar see one volume.
     #[must_use]
     pub fn is_awaited(&self, nonce: &Nonce) -> bool {
         self.place(nonce).is_ok()
@@ -234,7 +234,7 @@ impl HandOver {
     /// Puts a file that was flushed into a client's place.
     ///
     /// # Errors
-    /// When the place is not there any more, or has a file already.
+    /// When nobody waits there any more, or the place has a file already. A server whose command is alive is still in recovery.
     pub fn give(&self, file: &UnnamedFile, nonce: &Nonce) -> io::Result<()> {
         let place = self.place(nonce)?;
         let unnamed = format!("/proc/self/fd/{}", file.file.as_raw_fd());
@@ -277,9 +277,15 @@ impl HandOver {
         rustix::fs::open(&self.wal, FOLDER_FLAGS, Mode::empty())
     }
 
+    /// The place of a client that holds its lock.
     fn place(&self, nonce: &Nonce) -> rustix::io::Result<OwnedFd> {
         let above = open_folder(self.open()?, FOLDER)?;
-        open_folder(above, nonce.as_str())
+        let place = open_folder(above, nonce.as_str())?;
+        match flock(&place, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Ok(place),
+            Ok(()) => Err(Errno::OWNERDEAD),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -459,13 +465,20 @@ mod tests {
         fs::remove_dir(&path).unwrap();
         symlink(outside.path(), &path).unwrap();
         let file = scene.file(b"segment");
-        assert!(!scene.over.is_awaited(&nonce) && scene.over.give(&file, &nonce).is_err());
+        let refused = |folder: &Path| {
+            // All but the link is as if a client waited.
+            let lock = File::open(folder).unwrap();
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+            assert!(!scene.over.is_awaited(&nonce));
+            assert!(scene.over.give(&file, &nonce).is_err());
+        };
+        refused(outside.path());
         scene.over.sweep().unwrap();
         fs::remove_dir_all(scene.wal.path().join(FOLDER)).unwrap();
         fs::create_dir(outside.path().join(nonce.as_str())).unwrap();
         fs::write(outside.path().join(nonce.as_str()).join(FILE), b"mine").unwrap();
         symlink(outside.path(), scene.wal.path().join(FOLDER)).unwrap();
-        assert!(!scene.over.is_awaited(&nonce) && scene.over.give(&file, &nonce).is_err());
+        refused(&outside.path().join(nonce.as_str()));
         assert!(scene.over.sweep().is_err());
         assert!(outside.path().join(nonce.as_str()).join(FILE).exists());
         assert!(TakingPlace::beside(&scene.destination).is_err());
@@ -482,6 +495,10 @@ mod tests {
                 .give(&scene.file(b"segment"), place.nonce())
                 .unwrap();
         }
+        let late = scene.place();
+        let nonce = late.nonce().clone();
+        kill(late);
+        assert!(scene.over.give(&scene.file(b"segment"), &nonce).is_err());
         kill(dead);
         let foreign = scene.wal.path().join(FOLDER).join("somebody's");
         fs::write(&foreign, "x").unwrap();

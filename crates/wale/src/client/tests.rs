@@ -280,6 +280,9 @@ fn sidecar(
     (port, thread)
 }
 
+/// What a sidecar does in a WAL directory and answers to the head of a request.
+type Answer = Box<dyn FnOnce(&Path, &str) -> Vec<u8> + Send>;
+
 fn nonce_of(head: &str) -> Nonce {
     let (_, rest) = head.split_once("wale-take: ").expect("it can take a file");
     Nonce::parse(rest.lines().next().unwrap()).unwrap()
@@ -331,8 +334,7 @@ fn whatever_is_not_the_file_is_not_taken_and_the_bytes_are_asked_for() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&secret, b"segment").unwrap();
     let target = secret.path().to_owned();
-    type Case = Box<dyn FnOnce(&Path, &str) -> Vec<u8> + Send>;
-    let cases: Vec<(&str, Case)> = vec![
+    let cases: Vec<(&str, Answer)> = vec![
         (
             "not there: another volume",
             Box::new(|_, head| handed(&nonce_of(head), NAME, 7)),
@@ -374,14 +376,14 @@ fn whatever_is_not_the_file_is_not_taken_and_the_bytes_are_asked_for() {
 #[test]
 fn a_reply_about_another_request_or_file_is_nobodys() {
     let other = Nonce::parse(&"0".repeat(32)).unwrap();
-    let cases: [&'static (dyn Fn(&Nonce, &Nonce) -> Vec<u8> + Sync); 4] = [
-        &|_, other| handed(other, NAME, 7),
-        &|own, _| handed(own, "000000010000000000000002", 7),
-        &|own, _| {
+    let cases: [fn(&Nonce, &Nonce) -> Vec<u8>; 4] = [
+        |_, other| handed(other, NAME, 7),
+        |own, _| handed(own, "000000010000000000000002", 7),
+        |own, _| {
             let text = String::from_utf8(handed(own, NAME, 7)).unwrap();
             text.replace("Wale-Answer", "X-Other").into_bytes()
         },
-        &|own, _| {
+        |own, _| {
             let text = String::from_utf8(handed(own, NAME, 7)).unwrap();
             text.replace("200 OK", "206 Partial").into_bytes()
         },
