@@ -87,13 +87,20 @@ class Group:
     def close(self):
         self._ends.set()
         self._sampler.join()
+        until(self._gone, 10, "the measured processes to end")
+
+    def _gone(self):
+        # A server that is killed may begin a process in that moment.
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        until(lambda: not self.processes(), 10, "the measured processes to end")
-        self.path.rmdir()
+        try:
+            self.path.rmdir()
+        except OSError:
+            return False
+        return True
 
 
 def until(condition, seconds, what):

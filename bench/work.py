@@ -166,6 +166,8 @@ def _wal(bench, stage, peer, number, segments, names):
 
     received = empty(bench.memory / "received")
     stage.data = _directory(stage.cluster, bench.memory / "fetch")
+    # A server that recovers has one; beside any other wale hands no file over.
+    (stage.data / "recovery.signal").touch()
     place_of_command = stage.data / "pg_wal/RECOVERYXLOG"
 
     def fetched(index):

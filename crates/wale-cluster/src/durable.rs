@@ -1,7 +1,7 @@
 //! Writes that survive a crash, and that appear whole or not at all.
 //!
-//! The only module of this room that changes files by path (the other is [`crate::restore_tree`], for the
-//! many files of a restore, which are flushed together at the end by [`sync_tree`]).
+//! The only module of this room that changes files by path (the others are [`crate::restore_tree`], for the
+//! many files of a restore, which are flushed together at the end by [`sync_tree`], and [`crate::hand_over`]).
 //!
 //! ```text
 //! temp file in the same folder → write → fsync → rename → fsync of the folder
@@ -13,6 +13,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -169,8 +170,15 @@ pub fn remove(path: &Path) -> io::Result<bool> {
 /// When it cannot be opened or flushed. A file system that cannot flush folders at all is not an error
 /// (PostgreSQL holds it the same way, `fsync_fname_ext` in `fd.c`).
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let folder = File::open(path)?;
-    match rustix::fs::fsync(&folder) {
+    sync_folder(File::open(path)?)
+}
+
+/// The same for one that is open.
+///
+/// # Errors
+/// As there.
+pub(crate) fn sync_folder(folder: impl AsFd) -> io::Result<()> {
+    match rustix::fs::fsync(folder) {
         Ok(()) | Err(Errno::INVAL | Errno::BADF) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -239,7 +247,8 @@ fn create_temporary(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     ))
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that a path lies in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

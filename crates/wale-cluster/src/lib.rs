@@ -5,6 +5,7 @@
 //! | [`control`] | the SQL connection: facts, settings, extensions, [`RunningBackup`] |
 //! | [`data_directory`] | PGDATA: what is in it, what a base backup takes from it, is a server running |
 //! | [`wal_directory`] | `pg_wal`: WAL files to archive, their archive status, WAL files put in place |
+//! | [`hand_over`] | a WAL file that goes from the sidecar to the server's client by its name alone |
 //! | [`recovery`] | recovery settings of every major version, `restore_command`, configuration files |
 //! | [`restore_tree`] | writing a data directory: nothing escapes, owner and modes are right |
 //! | [`restore_marker`] | the note a restore leaves in PGDATA about itself |
@@ -30,6 +31,7 @@ pub mod data_directory;
 pub mod durable;
 mod error;
 mod folder_names;
+pub mod hand_over;
 pub mod lock_file;
 mod owner;
 pub mod recovery;

@@ -56,6 +56,7 @@ pub use wale_archive::{
     Archive, ArchiveOptions, BackupEntry, BackupSelector, Beginning, Catalog, Clock, Disputed,
     RefusedEncryption, Rehearsals, Remedy, SentinelRecord, StoredWal, foreign_cluster,
 };
+pub use wale_cluster::hand_over::Nonce;
 pub use wale_cluster::recovery::renew_authorization;
 pub use wale_cluster::{
     ArchiveStatus, ConnectOptions, DataDirectory, LockFile, Owner, PostmasterState, Secret,

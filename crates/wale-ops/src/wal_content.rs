@@ -66,10 +66,16 @@ impl Expectation {
         key: &ObjectKey,
         plain: &mut dyn Read,
     ) -> Result<Decoded, ConsumeError> {
-        self.verify_through(key, plain, |_| {})
+        let mut digest = checksum();
+        let size = self.verify_through(key, plain, |piece| digest.update(piece))?;
+        Ok(Decoded {
+            size,
+            checksum: digest.finalize(),
+        })
     }
 
-    /// As [`Expectation::verify`]; each piece goes through `seen` as it comes, before it is known whether all is right.
+    /// As [`Expectation::verify`]; each piece goes through `seen` as it comes, before it is known whether all is right. The size in
+    /// bytes.
     ///
     /// # Errors
     /// As [`Expectation::verify`].
@@ -78,9 +84,8 @@ impl Expectation {
         key: &ObjectKey,
         plain: &mut dyn Read,
         mut seen: impl FnMut(&[u8]),
-    ) -> Result<Decoded, ConsumeError> {
+    ) -> Result<u64, ConsumeError> {
         let mut head = Vec::new();
-        let mut digest = checksum();
         let mut size = 0;
         let mut buffer = vec![0; PIECE_BYTES];
         loop {
@@ -94,14 +99,10 @@ impl Expectation {
             }
             let wanted = self.head_bytes().saturating_sub(head.len()).min(count);
             head.extend_from_slice(&buffer[..wanted]);
-            digest.update(&buffer[..count]);
             seen(&buffer[..count]);
         }
         self.check(&head, size).map_err(|why| damaged(key, why))?;
-        Ok(Decoded {
-            size,
-            checksum: digest.finalize(),
-        })
+        Ok(size)
     }
 
     /// Whether the file is a whole segment, which has a fixed size.

@@ -82,6 +82,13 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
 }
 
+fn fetcher(options: &ServiceOptions) -> Fetcher {
+    let readers = &options.readers;
+    Fetcher::of_several(readers.first().clone(), readers.others(), options.fetcher)
+        .beside(options.data_directory.clone())
+        .handing_over_in(options.wal_directory.clone())
+}
+
 /// A time of day for people, to the second, UTC.
 pub(crate) fn moment(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
@@ -123,12 +130,7 @@ impl App {
                 wal_directory.clone(),
                 options.pusher.clone(),
             ),
-            fetcher: Fetcher::of_several(
-                options.readers.first().clone(),
-                options.readers.others(),
-                options.fetcher,
-            )
-            .beside(options.data_directory.clone()),
+            fetcher: fetcher(options),
             readers: options.readers.clone(),
             backups,
             life,

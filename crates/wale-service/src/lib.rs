@@ -52,7 +52,9 @@ mod unknown;
 mod verifier;
 
 pub use archiver::strange_wal_directory;
-pub use http::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT, Tls};
+pub use http::{
+    ABSENT, ANSWER_HEADER, ARCHIVED, HANDED, HANDED_HEADER, MAY_START, SENT, TAKE_HEADER, Tls,
+};
 pub use lifecycle::{Complaint, Lifecycle, Permit, Phase, Topic};
 pub use notify::Notifier;
 pub use options::{

@@ -226,7 +226,7 @@ impl Metrics {
         let kinds = || TABLE.iter().map(|row| row.name);
         let outcomes = [
             (&self.pushes, PUSHED),
-            (&self.fetches, &["found"][..]),
+            (&self.fetches, FETCHED),
             (&self.absences, &["proven"]),
         ];
         for (family, good) in outcomes {
@@ -789,7 +789,11 @@ fn older_text(text: &str) -> String {
     out
 }
 
-/// Outcomes of pushes, backups and retention; the kinds of errors come on top where a request fails with one.
+/// A fetched file that was handed over, and not sent.
+pub(crate) const HANDED_OVER: &str = "handed-over";
+
+/// Outcomes of fetches, pushes, backups and retention; the kinds of errors come on top where a request fails with one.
+const FETCHED: &[&str] = &["found", HANDED_OVER];
 const PUSHED: &[&str] = &["stored", "already-stored", "kept-beside"];
 const BACKED_UP: [&str; 4] = ["ok", "failed", "cancelled", "skipped-overlap"];
 const RETAINED: [&str; 3] = ["ok", "retained", "failed"];

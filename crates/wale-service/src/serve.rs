@@ -213,6 +213,8 @@ async fn prepare(
     mode: &StartMode,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Begun, OpError> {
+    // A restore may want the directory empty.
+    app.fetcher.sweep().await;
     if let StartMode::Restore(options) = mode {
         app.life.restoring();
         let cancel = CancellationToken::new();

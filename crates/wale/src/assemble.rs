@@ -23,8 +23,8 @@ use wale_ops::wal_push::PusherOptions;
 use wale_ops::{Archive, ArchiveOptions, Clock, Kind, OpError};
 use wale_pipeline::{Line, MemoryBudget};
 use wale_service::{
-    FurtherArchive as Further, HttpLimits, HttpToken, NoticeOptions, Notifier, ServiceOptions,
-    StartMode, Tls, advice,
+    FurtherArchive as Further, HttpToken, NoticeOptions, Notifier, ServiceOptions, StartMode, Tls,
+    advice,
 };
 use wale_storage::{FaultyStore, RetryStore, Store, UnusableStore};
 
@@ -540,7 +540,7 @@ pub(crate) fn service(
         backup: backup(settings, &settings.get(&declared::PGDATA)),
         wal_directory: settings.get(&declared::PGWAL),
         data_directory: settings.get(&declared::PGDATA),
-        limits: HttpLimits::default(),
+        limits: bounds::limits(settings),
         version: VERSION,
     })
 }

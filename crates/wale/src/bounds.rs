@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use wale_service::BESIDE_BUFFERS_MIB;
+use wale_ops::wal_fetch;
+use wale_pg::WalSegmentSize;
+use wale_service::{BESIDE_BUFFERS_MIB, HttpLimits};
 use wale_storage::RetryPolicy;
 
 use crate::config::{LEAST_MEMORY_MIB, Settings, declared};
@@ -118,10 +120,42 @@ pub(crate) fn prefetch_memory(settings: &Settings) -> u64 {
     }
 }
 
+/// How many WAL files the sidecar sends at a time: those that its budget holds, 16 at most. Two processors decode no faster with more;
+/// more help where clients are slow.
+fn files_at_once(settings: &Settings) -> usize {
+    let budget = Bounds::of_sidecar(settings).memory_bytes;
+    let fit = wal_fetch::files_at_once(budget, WalSegmentSize::DEFAULT.bytes());
+    let most = HttpLimits::default().files_at_once;
+    usize::try_from(fit).map_or(most, |fit| fit.min(most))
+}
+
+/// What the sidecar's endpoint may hold.
+pub(crate) fn limits(settings: &Settings) -> HttpLimits {
+    HttpLimits {
+        files_at_once: files_at_once(settings),
+        ..HttpLimits::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Loaded;
+
+    #[test]
+    fn as_many_files_are_sent_at_a_time_as_the_memory_holds() {
+        for (memory, files) in [
+            ("32MiB", 2),
+            ("64MiB", 4),
+            ("128MiB", 4),
+            ("256MiB", 10),
+            ("1GiB", 16),
+        ] {
+            let set = [("WALE_FILE_PREFIX", "/a"), ("WALE_MEMORY", memory)];
+            let loaded = Loaded::for_test(&set, "");
+            assert_eq!(files_at_once(&loaded.settings), files, "{memory}");
+        }
+    }
 
     /// Prefetch, further archives and the first together never take more than the budget, and the first keeps an eighth.
     #[test]

@@ -1,4 +1,6 @@
-//! Segments fetched ahead of a server that replays: decoded, verified, in memory, and nowhere else.
+//! Segments fetched ahead of a server that replays: decoded, verified, in memory, or in files without a name beside its WAL.
+//!
+//! The files are for a client that takes them, and take no memory; they are gone when they are dropped, or the process ends.
 //!
 //! It holds the segments after the last one asked for: two, and more for a server that has to wait for them, up to its window
 //! and its memory. What is not asked for is dropped when the direction changes, when names jump, and after some time without a
@@ -9,22 +11,32 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use wale_pg::{ArchiveFileName, WalSegmentName, WalSegmentSize};
 use wale_pipeline::MemoryBudget;
 
+use super::landing::Destination;
 use super::places::Places;
 use super::plan;
 use super::report::FetchedWal;
-use super::room::{Room, Shelf};
+use super::room::{DECODER_BYTES, Shelf};
+use super::run::AheadInto;
+use crate::error::Kind;
 
 /// Segments that are at hand or on their way to begin with, and at least. Decoding is what costs, and the server needs a core, too.
 /// A server that has to wait for one and for the next gets one more, up to the whole window: a store far away answers late, and
 /// then waiting is what takes the time. Each is 16 MiB of memory, so it is not more than that from the beginning.
 const DEPTH_MIN: usize = 2;
+
+/// How long segments are held in memory after one could not be written beside the WAL: 30 s. To try each again would decode each twice.
+const FILES_REST: Duration = Duration::from_secs(30);
+
+/// Free space of the WAL's volume below which nothing is fetched ahead into files: 64 segments of 16 MiB, 1 GiB, and in any case
+/// twice the window. A server that recovers needs the volume itself.
+const LEAST_FREE: u64 = 64 * (16 << 20);
 
 /// The segments at hand.
 #[derive(Debug)]
@@ -33,6 +45,8 @@ pub(super) struct Ahead {
     window: usize,
     idle: Duration,
     shelf: Arc<Shelf>,
+    /// Decoders that write into files at a time: as many as the memory for segments would hold.
+    decoders: Arc<Semaphore>,
     state: Arc<Mutex<AheadState>>,
 }
 
@@ -53,6 +67,10 @@ struct AheadState {
     at_hand: usize,
     tasks: JoinSet<()>,
     draining: bool,
+    /// Where files are made, while the client takes them.
+    files: Option<Destination>,
+    /// When one could not be written last.
+    refused: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -74,21 +92,29 @@ impl Ahead {
         budget: MemoryBudget,
         idle: Duration,
     ) -> Self {
+        let decoders = usize::try_from(budget.total() / DECODER_BYTES).unwrap_or(window);
         Self {
             places,
             window,
             idle,
+            decoders: Arc::new(Semaphore::new(decoders.clamp(1, window))),
             shelf: Shelf::new(budget),
             state: Arc::default(),
         }
     }
 
     /// Takes `asked` out of what is at hand, waiting for it if it is on its way. `None`: fetch it yourself. If the
-    /// server is going forward, fetching its next segments begins.
-    pub(super) async fn take(&self, asked: WalSegmentName) -> Option<FetchedWal> {
+    /// server is going forward, fetching its next segments begins: into files, where its client takes them.
+    pub(super) async fn take(
+        &self,
+        asked: WalSegmentName,
+        destination: Option<&Destination>,
+    ) -> Option<FetchedWal> {
         let (mut slot, at_hand) = {
             let mut state = self.lock();
             state.used = Some(Instant::now());
+            let is_taker = |it: &&Destination| matches!(it, Destination::Taker { .. });
+            state.files = destination.filter(is_taker).cloned();
             let mut slot = state.slots.remove(&asked);
             let at_hand = slot.as_mut().map(|slot| slot.content.try_recv());
             self.adapt(&mut state, at_hand.as_ref());
@@ -193,21 +219,41 @@ impl Ahead {
             if state.slots.contains_key(&name) {
                 continue;
             }
-            let Some(room) = self.shelf.take(size.bytes()) else {
+            let Some(into) = self.room_for(state, size) else {
                 break;
             };
-            let slot = self.fetch(state, name, room);
+            let slot = self.fetch(state, name, into);
             state.slots.insert(name, slot);
         }
         self.watch(state);
     }
 
-    fn fetch(&self, state: &mut AheadState, name: WalSegmentName, room: Room) -> Slot {
+    /// What the next segment is fetched into.
+    fn room_for(&self, state: &AheadState, size: WalSegmentSize) -> Option<AheadInto> {
+        let rests = state.refused.is_some_and(|at| at.elapsed() < FILES_REST);
+        let needed = LEAST_FREE.max(2 * self.window as u64 * size.bytes());
+        match &state.files {
+            Some(files @ Destination::Taker { free, .. }) if !rests && *free >= needed => {
+                Some(AheadInto::File(files.clone()))
+            }
+            _ => self.shelf.take(size.bytes()).map(AheadInto::Memory),
+        }
+    }
+
+    fn fetch(&self, state: &mut AheadState, name: WalSegmentName, into: AheadInto) -> Slot {
+        let is_file = matches!(into, AheadInto::File(_));
         let (sender, content) = oneshot::channel();
         let (places, shared) = (Arc::clone(&self.places), Arc::clone(&self.state));
+        let decoders = Arc::clone(&self.decoders);
         let fetch = state.tasks.spawn(async move {
+            // A room has its memory; what goes into a file needs some only while it is decoded.
+            let _turn = if is_file {
+                decoders.acquire_owned().await.ok()
+            } else {
+                None
+            };
             match places
-                .fetch_ahead(&ArchiveFileName::Segment(name), room)
+                .fetch_ahead(&ArchiveFileName::Segment(name), into)
                 .await
             {
                 Ok(fetched) => {
@@ -216,6 +262,9 @@ impl Ahead {
                     let _ = sender.send(fetched);
                 }
                 Err(error) => {
+                    if is_file && error.kind == Kind::Busy {
+                        lock(&shared).refused = Some(Instant::now());
+                    }
                     tracing::debug!(%name, error = %error.chain(), "could not fetch ahead");
                 }
             }

@@ -9,16 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wale_archive::{Archive, StoredWal, foreign_cluster};
+use wale_cluster::hand_over::Nonce;
 use wale_cluster::{ArchiveStatus, DataDirectory, Owner, RecoveryRole, WalDirectory};
 use wale_pg::{ArchiveFileName, SystemIdentifier, TimelineId, WalSegmentName, WalSegmentSize};
 use wale_pipeline::{MemoryBudget, blocking};
 
 use super::absent::{Asker, prove_absent_for};
 use super::ahead::Ahead;
+use super::hand_over::Hands;
+use super::landing::{Destination, Landed};
 use super::places::{Depth, Places};
 use super::proofs::{Proofs, prove_again, tail_for};
-use super::report::{Absence, FetchReport, FetchedWal, FetcherStats};
-use super::run::{Destination, fetch_found, write_to_path};
+use super::report::{Absence, Delivery, FetchReport, FetchedWal, FetcherStats};
+use super::run::{fetch_found, write_to_path};
 use crate::error::{Kind, OpError, Result};
 use crate::retry::RetryBudget;
 
@@ -75,6 +78,9 @@ pub struct Fetcher {
     patience: Patience,
     stats: Mutex<FetcherStats>,
     data_directory: Option<PathBuf>,
+    /// Where files are handed over.
+    hands: Option<Hands>,
+    idle: Duration,
     /// Whether archive and data directory were seen to be one cluster's.
     same_cluster: AtomicBool,
     /// The segment that was delivered last.
@@ -115,6 +121,8 @@ impl Fetcher {
             patience,
             stats: Mutex::default(),
             data_directory: None,
+            hands: None,
+            idle: prefetch_idle,
             same_cluster: AtomicBool::new(false),
             served: Mutex::default(),
             proofs: Proofs::default(),
@@ -129,6 +137,13 @@ impl Fetcher {
             data_directory: Some(data_directory),
             ..self
         }
+    }
+
+    /// The same with the WAL directory of that server, beside which a client may take its files.
+    #[must_use]
+    pub fn handing_over_in(self, wal: PathBuf) -> Self {
+        let hands = Some(Hands::new(wal, self.idle));
+        Self { hands, ..self }
     }
 
     /// The same for a server of this cluster, where that is known: what comes from a further archive is its own also while the
@@ -146,10 +161,48 @@ impl Fetcher {
     /// # Errors
     /// As [`super::fetch`]; an outage only after the deadline.
     pub async fn fetch(&self, name: &ArchiveFileName) -> Result<FetchedWal> {
-        self.fetch_for(name, None).await
+        let fetched = self.fetch_for(name, None).await?;
+        Ok(fetched.into_sent())
     }
 
-    /// As [`Fetcher::fetch`]. What is for a destination may be beside it already, under a temporary name.
+    /// As [`Fetcher::fetch`], for a client that takes the file itself where it waits for it beside the server's WAL. What is given
+    /// to it is flushed; to move it to its name is the client's part. Where it is not there, a primary may be running, or
+    /// the file cannot be made, its bytes are to be sent.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub async fn fetch_for_taker(
+        &self,
+        name: &ArchiveFileName,
+        nonce: Option<&Nonce>,
+    ) -> Result<Delivery> {
+        let (Some(hands), Some(nonce), Some(_)) = (&self.hands, nonce, name.segment()) else {
+            return self.fetch(name).await.map(Delivery::Sent);
+        };
+        let Some(free) = hands.look(nonce, self.data_directory.clone()).await else {
+            return self.fetch(name).await.map(Delivery::Sent);
+        };
+        let over = hands.over().clone();
+        let destination = Destination::Taker { over, free };
+        let mut fetched = self.fetch_for(name, Some(&destination)).await?;
+        if let Some(Landed::Unnamed(file)) = fetched.landed.take() {
+            let Some(file) = self.counted(hands.give(file, nonce).await)? else {
+                self.stats_mut().handed_over += 1;
+                return Ok(Delivery::HandedOver(fetched.size));
+            };
+            fetched.landed = Some(Landed::Unnamed(file));
+        }
+        Ok(Delivery::Sent(fetched.into_sent()))
+    }
+
+    /// Removes what clients have left beside the WAL that are gone.
+    pub async fn sweep(&self) {
+        if let Some(hands) = &self.hands {
+            hands.sweep().await;
+        }
+    }
+
+    /// As [`Fetcher::fetch`]. What is for a destination may be a file already, without its name.
     async fn fetch_for(
         &self,
         name: &ArchiveFileName,
@@ -181,7 +234,7 @@ impl Fetcher {
         owner: Option<Owner>,
     ) -> Result<FetchReport> {
         let started = Instant::now();
-        let destination = Destination {
+        let destination = Destination::At {
             path: path.to_owned(),
             owner,
         };
@@ -339,6 +392,9 @@ impl Fetcher {
         if let Some(ahead) = &self.ahead {
             ahead.drain().await;
         }
+        if let Some(hands) = &self.hands {
+            hands.drain().await;
+        }
     }
 
     #[cfg(test)]
@@ -359,7 +415,7 @@ impl Fetcher {
             return self.retry.run(|| self.fetch_once(name, destination)).await;
         };
         self.refuse_foreign().await?;
-        let fetched = match ahead.take(*segment).await {
+        let fetched = match ahead.take(*segment, destination).await {
             Some(fetched) => {
                 self.stats_mut().prefetch_hits += 1;
                 fetched
@@ -390,7 +446,8 @@ impl Fetcher {
         let (Some(ahead), ArchiveFileName::Segment(segment)) = (&self.ahead, name) else {
             return self.fetch_shortly(name, look, destination).await;
         };
-        let taken = tokio::time::timeout(SHORT_TRY, ahead.take(*segment)).await;
+        let taken = ahead.take(*segment, destination);
+        let taken = tokio::time::timeout(SHORT_TRY, taken).await;
         let fetched = if let Ok(Some(fetched)) = taken {
             self.stats_mut().prefetch_hits += 1;
             fetched

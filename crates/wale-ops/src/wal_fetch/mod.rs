@@ -8,7 +8,8 @@
 //! error that names it and is never delivered; nothing half-written ever has its final name.
 //!
 //! [`fetch`], [`fetch_to_path`] and [`prove_absent`] are single requests. [`Fetcher`] is the long-lived form, which
-//! waits out an outage and fetches ahead of a server that replays.
+//! waits out an outage and fetches ahead of a server that replays. To a client on its own volume it gives the file without
+//! sending it ([`Fetcher::fetch_for_taker`]).
 
 mod absent;
 #[cfg(test)]
@@ -18,6 +19,10 @@ mod fetcher;
 #[cfg(test)]
 mod fetcher_tests;
 pub mod folder;
+mod hand_over;
+#[cfg(test)]
+mod hand_over_tests;
+mod landing;
 mod places;
 #[cfg(test)]
 mod places_tests;
@@ -33,5 +38,5 @@ mod witness_tests;
 
 pub use absent::{has_namesake, prove_absent};
 pub use fetcher::{Fetcher, FetcherOptions, Patience};
-pub use report::{Absence, FetchReport, FetchedWal, FetcherStats};
-pub use run::{fetch, fetch_to_path};
+pub use report::{Absence, Delivery, FetchReport, FetchedWal, FetcherStats};
+pub use run::{fetch, fetch_to_path, files_at_once};

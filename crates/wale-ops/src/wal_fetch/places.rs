@@ -22,8 +22,7 @@ use wale_pg::{ArchiveFileName, SystemIdentifier};
 
 use super::absent::{Asker, present, refuse_gap, refuse_lost_history};
 use super::report::FetchedWal;
-use super::room::Room;
-use super::run::{fetch_found, fetch_into_room};
+use super::run::{AheadInto, fetch_ahead, fetch_found};
 use crate::error::{Kind, OpError, Result};
 
 /// How long an archive that did not answer is asked after the others, 30 s.
@@ -383,7 +382,7 @@ impl Places {
     pub(super) async fn fetch_ahead(
         &self,
         name: &ArchiveFileName,
-        room: Room,
+        into: AheadInto,
     ) -> Result<FetchedWal> {
         let all = || std::iter::once(&self.first).chain(&self.others);
         let place = all().find(|place| !place.rests()).unwrap_or(&self.first);
@@ -391,7 +390,7 @@ impl Places {
             place.refuse_unknown(&self.first).await?;
             place.refuse_disputed(name).await?;
         }
-        let fetched = fetch_into_room(&place.archive, name, room).await;
+        let fetched = fetch_ahead(&place.archive, name, into).await;
         if !self.others.is_empty() {
             place.note(fetched.as_ref().err());
         }

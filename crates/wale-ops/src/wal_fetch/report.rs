@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::stream::BoxStream;
-use wale_cluster::durable::PendingFile;
 use wale_format::Codec;
 use wale_pg::ArchiveFileName;
 
+use super::landing::Landed;
 use crate::error::{Kind, OpError};
 
 /// A WAL file that was verified and is ready to be sent.
@@ -28,8 +28,17 @@ pub struct FetchedWal {
     /// The plain bytes: exactly `size` of them, or an error. The last piece is withheld until all is known to be
     /// right, so a broken transfer is always short.
     pub body: BoxStream<'static, Result<Bytes, OpError>>,
-    /// The file itself, whole and checked, under a temporary name beside its destination; then the body is empty.
-    pub(super) pending: Option<PendingFile>,
+    /// The file itself, whole and checked, without its final name; then the body is empty.
+    pub(super) landed: Option<Landed>,
+}
+
+/// How a client got a WAL file.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Its bytes are to be sent.
+    Sent(FetchedWal),
+    /// It lies in the client's place beside the server's WAL, with so many bytes.
+    HandedOver(u64),
 }
 
 impl fmt::Debug for FetchedWal {
@@ -80,6 +89,8 @@ pub struct FetcherStats {
     pub prefetched: u64,
     /// Deliveries from what had been fetched ahead.
     pub prefetch_hits: u64,
+    /// Deliveries of which no byte was sent.
+    pub handed_over: u64,
     /// When a file was last delivered.
     pub last_success: Option<DateTime<Utc>>,
     /// When a request last failed otherwise than by absence.

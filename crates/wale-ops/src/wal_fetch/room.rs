@@ -10,6 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::Bytes;
 use wale_pipeline::{MemoryBudget, MemoryPermit};
 
+/// What one decoder takes beside the bytes that it makes: 4 chunks of at most 1 MiB of the object, two windows of 0.5 MiB (WAL-G's
+/// is larger), and the pieces on their way to the receiver, 7 of 256 KiB. 4 + 1 + 1.75 is about 6 MiB, for not all are full.
+pub(super) const DECODER_BYTES: u64 = 6 << 20;
+
 /// Memory for one file.
 #[derive(Debug)]
 pub(super) struct Room {

@@ -5,7 +5,7 @@
 //! it is decoded twice: once to verify it, once to send it; the second pass must be the same bytes as the first.
 
 use std::io::{self, BufRead, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,19 +15,29 @@ use wale_archive::{Archive, ConsumeError, StoredWal, damaged};
 use wale_cluster::Owner;
 use wale_cluster::durable::{PendingFile, mode_beside};
 use wale_pg::ArchiveFileName;
-use wale_pipeline::{ChunkSender, MemoryBudget, StreamReader, blocking};
+use wale_pipeline::{ChunkSender, MemoryBudget, MemoryPermit, StreamReader, blocking};
 use wale_storage::ObjectKey;
 
+use super::landing::{Destination, Landed, PIECES_AHEAD, body_of};
 use super::report::{FetchReport, FetchedWal};
-use super::room::Room;
+use super::room::{DECODER_BYTES, Room};
 use crate::error::{Kind, OpError, Result};
 use crate::wal_content::{self, Decoded, Expectation, PIECE_BYTES, checksum, too_long};
 
-/// Pieces waiting between the decoder and the receiver in the two-pass way: 4 of 256 KiB make 1 MiB.
-const PIECES_AHEAD: usize = 4;
-
 /// The largest part of the budget that one file may take: a quarter, so that four fetches go on at once.
 const BUDGET_SHARE: u64 = 4;
+
+/// How many files of `segment_bytes` each may be sent at a time so that they stay within a budget: as many as fit into it as whole
+/// files, or decoders where they are sent in two passes. Two in any case.
+#[must_use]
+pub fn files_at_once(budget_bytes: u64, segment_bytes: u64) -> u64 {
+    let each = if segment_bytes <= budget_bytes / BUDGET_SHARE {
+        segment_bytes
+    } else {
+        DECODER_BYTES
+    };
+    (budget_bytes / each).max(2)
+}
 
 /// What is said of a name under which two contents are stored.
 pub(super) const DISPUTED: &str = "is in the archive twice, with different contents";
@@ -41,13 +51,6 @@ pub(super) const DISPUTED: &str = "is in the archive twice, with different conte
 pub async fn fetch(archive: &Archive, name: &ArchiveFileName) -> Result<FetchedWal> {
     let copies = archive.find_wal_copies(name).await?;
     fetch_found(archive, name, &copies, None).await
-}
-
-/// Where a file goes that is not sent.
-#[derive(Clone, Debug)]
-pub(super) struct Destination {
-    pub(super) path: PathBuf,
-    pub(super) owner: Option<Owner>,
 }
 
 /// As [`fetch`], of what a check has found. What is for a destination is put beside it at once, where that can be.
@@ -122,7 +125,7 @@ pub async fn fetch_to_path(
 ) -> Result<FetchReport> {
     let started = Instant::now();
     let copies = archive.find_wal_copies(name).await?;
-    let destination = Destination {
+    let destination = Destination::At {
         path: path.to_owned(),
         owner,
     };
@@ -146,14 +149,14 @@ pub(super) async fn write_to_path(
         key,
         bytes_stored,
         body,
-        pending,
+        landed,
         ..
-    } = fetched;
+    } = fetched.into_sent();
     let mut source = StreamReader::new(body, 1, &Handle::current());
     let target = path.to_owned();
     blocking(move || {
         let failed = |e| local_or_body(e, &target);
-        if let Some(file) = pending {
+        if let Some(Landed::Pending(file)) = landed {
             return file.commit().map_err(failed);
         }
         let mut file = PendingFile::create(&target, mode_beside(&target), owner).map_err(failed)?;
@@ -219,7 +222,11 @@ async fn fetch_copy(
         }
         match room_in(budget, expectation.size_max()) {
             Some(room) => fetch_into_memory(archive, stored, expectation, room).await,
-            None => fetch_in_two_passes(archive, stored, expectation).await,
+            None => {
+                // Where there is none of it either, others have it, and few files are sent at a time.
+                let memory = budget.try_acquire(DECODER_BYTES);
+                fetch_in_two_passes(archive, stored, expectation, memory).await
+            }
         }
     };
     result.await.map_err(|error| match error.kind {
@@ -243,32 +250,56 @@ fn room_in(budget: &MemoryBudget, bytes: u64) -> Option<Room> {
         .map(Room::of)
 }
 
-/// Decodes and verifies a segment into memory that was taken for it already.
-pub(super) async fn fetch_into_room(
+impl FetchedWal {
+    /// The same with a body, where it lies in a file without a name that nobody takes.
+    pub(super) fn into_sent(self) -> Self {
+        match self.landed {
+            Some(Landed::Unnamed(file)) => Self {
+                body: body_of(file, self.size),
+                landed: None,
+                ..self
+            },
+            landed => Self { landed, ..self },
+        }
+    }
+}
+
+/// What a segment is fetched into before anybody has asked for it.
+#[derive(Debug)]
+pub(super) enum AheadInto {
+    Memory(Room),
+    File(Destination),
+}
+
+/// Decodes and verifies a segment ahead.
+pub(super) async fn fetch_ahead(
     archive: &Archive,
     name: &ArchiveFileName,
-    room: Room,
+    into: AheadInto,
 ) -> Result<FetchedWal> {
     let mut copies = match archive.recent_tail(name) {
         Some(tail) => archive.copies_in(&tail, name),
         None => archive.find_wal_copies_nearby(name).await?,
     };
     let stored = copies.pop().ok_or_else(|| not_found(name))?;
+    let busy = |why| Err(OpError::new(Kind::Busy, format!("{name} {why}")));
     if !copies.is_empty() {
-        let message = format!("{name} has several copies, which are compared when it is asked for");
-        return Err(OpError::new(Kind::Busy, message));
+        return busy("has several copies, which are compared when it is asked for");
     }
     let expectation = Expectation::of(archive, &stored).await?;
-    if expectation.size_max() > room.bytes() {
-        return Err(OpError::new(
-            Kind::Busy,
-            format!("no room to fetch {name} ahead"),
-        ));
+    match into {
+        AheadInto::Memory(room) if expectation.size_max() > room.bytes() => {
+            busy("does not fit into the room to fetch it ahead")
+        }
+        AheadInto::Memory(room) => fetch_into_memory(archive, &stored, expectation, room).await,
+        AheadInto::File(destination) => {
+            let fetched = fetch_into_file(archive, &stored, expectation, &destination).await?;
+            fetched.map_or_else(|| busy("cannot be written beside the WAL ahead"), Ok)
+        }
     }
-    fetch_into_memory(archive, &stored, expectation, room).await
 }
 
-/// Decodes and verifies one object into a file beside its destination, which does not have its name yet. `None` where the file
+/// Decodes and verifies one object into a file that does not have its name yet. `None` where the file
 /// cannot be written: that says nothing of the object, and who writes it in the usual way is told why.
 async fn fetch_into_file(
     archive: &Archive,
@@ -276,23 +307,24 @@ async fn fetch_into_file(
     expectation: Expectation,
     destination: &Destination,
 ) -> Result<Option<FetchedWal>> {
-    let (key, Destination { path, owner }) = (stored.key.clone(), destination.clone());
+    let (key, destination) = (stored.key.clone(), destination.clone());
     let written = archive
         .decode(&stored.key, stored.codec, move |plain| {
-            let Ok(mut file) = PendingFile::create(&path, mode_beside(&path), owner) else {
+            let Ok(mut file) = destination.create() else {
                 return Ok(None);
             };
             let mut written = Ok(());
-            let seen = expectation.verify_through(&key, plain, |piece| {
+            let size = expectation.verify_through(&key, plain, |piece| {
                 if written.is_ok() {
                     written = file.write_all(piece);
                 }
             })?;
-            Ok(written.is_ok().then_some((file, seen.size)))
+            let written = written.and_then(|()| file.written());
+            Ok(written.is_ok().then_some((file, size)))
         })
         .await?;
     Ok(written.map(|(file, size)| FetchedWal {
-        pending: Some(file),
+        landed: Some(file),
         ..delivered(stored, size, stream::empty().boxed())
     }))
 }
@@ -334,6 +366,7 @@ async fn fetch_in_two_passes(
     archive: &Archive,
     stored: &StoredWal,
     expectation: Expectation,
+    memory: Option<MemoryPermit>,
 ) -> Result<FetchedWal> {
     let key = stored.key.clone();
     let seen = archive
@@ -346,7 +379,10 @@ async fn fetch_in_two_passes(
     let object = archive.open_stored(&key, stored.codec).await?;
     // Ends by itself when the receiver is dropped: its next send fails.
     tokio::task::spawn_blocking(move || {
-        match object.read(|plain| send_again(&key, plain, seen, &mut sender)) {
+        let sent = object.read(|plain| send_again(&key, plain, seen, &mut sender));
+        // Given back before anybody hears of the end.
+        drop(memory);
+        match sent {
             Ok(()) => sender.finish(),
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "a verified object broke while it was sent");
@@ -377,7 +413,7 @@ fn delivered(
         codec: stored.codec,
         bytes_stored: stored.size,
         body,
-        pending: None,
+        landed: None,
     }
 }
 

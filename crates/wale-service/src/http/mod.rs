@@ -11,6 +11,7 @@
 //! push hold three quarters of the connections at most, and those of no recovery a quarter.
 
 mod admin;
+mod answer;
 mod client;
 mod connections;
 mod guard;
@@ -43,6 +44,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wale_ops::{Kind, OpError};
 
+pub use answer::{
+    ABSENT, ANSWER_HEADER, ARCHIVED, HANDED, HANDED_HEADER, MAY_START, SENT, TAKE_HEADER,
+};
 use client::{Client, Spoken};
 pub(crate) use connections::Connections;
 #[cfg(test)]
@@ -53,7 +57,6 @@ use io::{ClientSocket, Flushed, Transport};
 use reply::{Failure, Manner, Reply, ReplyBody, Voice};
 #[cfg(test)]
 pub(crate) use routes::names as route_names;
-pub use routes::{ABSENT, ANSWER_HEADER, ARCHIVED, MAY_START, SENT};
 use routes::{NoRoute, Route};
 pub use tls::Tls;
 pub(crate) use turns::Turns;
@@ -258,7 +261,9 @@ async fn answer(
         page::guard(response.headers_mut());
     }
     if let Some(says) = says.filter(|_| status == StatusCode::OK) {
-        response.headers_mut().insert(routes::ANSWER_HEADER, says);
+        let headers = response.headers_mut();
+        // What was handed over says so itself.
+        headers.entry(answer::ANSWER_HEADER).or_insert(says);
     }
     Ok(response)
 }
@@ -391,7 +396,7 @@ async fn dispatch(
         Route::Ready => Ok(admin::ready(app)),
         Route::WalPush(rest) => wal::push(app, raw(rest), voice).await,
         Route::WalFetch(rest) => wal::fetch(app, raw(rest)).await,
-        Route::Wal(rest) => wal::stream(app, raw(rest), client).await,
+        Route::Wal(rest) => wal::stream(app, raw(rest), client, wal::taker(headers)).await,
         Route::WalAbsent(rest) => wal::absent(app, raw(rest), client).await,
         Route::BackupPush => admin::backup_push(app, query, voice).await,
         Route::Backups => admin::backups(app).await,

@@ -18,8 +18,10 @@ use hyper::header::{
     RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
-use wale_ops::{Kind, OpError};
+use wale_ops::{Kind, Nonce, OpError};
+use wale_pg::ArchiveFileName;
 
+use super::answer::{ANSWER_HEADER, HANDED, HANDED_HEADER};
 use super::connections::Busy;
 use super::io::Flushed;
 use super::turns::Turn;
@@ -61,6 +63,12 @@ pub(crate) enum Reply {
         size: u64,
         body: BoxStream<'static, Result<Bytes, OpError>>,
         held: (Permit, Turn),
+    },
+    /// No body: the file of that many bytes lies where its client waits for it.
+    Handed {
+        name: ArchiveFileName,
+        nonce: Nonce,
+        size: u64,
     },
     /// A failure.
     Failure(Failure),
@@ -206,7 +214,7 @@ impl Reply {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Whole { status, .. } => *status,
-            Self::File { .. } => StatusCode::OK,
+            Self::File { .. } | Self::Handed { .. } => StatusCode::OK,
             Self::Failure(failure) => failure.status,
         }
     }
@@ -234,6 +242,7 @@ impl Reply {
                     held,
                 },
             ),
+            Self::Handed { name, nonce, size } => return handed(&name, &nonce, size, busy),
             Self::Failure(failure) => return failure.render(manner, voice, flushed, busy),
         };
         respond(
@@ -304,6 +313,28 @@ impl Failure {
         }
         response
     }
+}
+
+/// The reply to a client that has its file already.
+fn handed(
+    name: &ArchiveFileName,
+    nonce: &Nonce,
+    size: u64,
+    busy: Option<Busy>,
+) -> Response<ReplyBody> {
+    let body = ReplyBody {
+        content: Content::Whole(None),
+        _busy: busy,
+    };
+    let mut response = respond(StatusCode::OK, BINARY, 0, body);
+    for (header, text) in [
+        (ANSWER_HEADER, format!("{HANDED} {name}")),
+        (HANDED_HEADER, format!("{nonce} {size}")),
+    ] {
+        let value = HeaderValue::try_from(text).expect("names, digits and spaces are text");
+        response.headers_mut().insert(header, value);
+    }
+    response
 }
 
 fn respond(

@@ -7,20 +7,10 @@
 use hyper::Method;
 use hyper::header::HeaderValue;
 
+use super::answer::{ABSENT, ARCHIVED, MAY_START, SENT};
 use super::connections::Share;
 use super::name;
 use super::reply::Manner;
-
-/// The header by which `wale client` knows that a 200 is a sidecar's, and about the very file that it asked for.
-pub const ANSWER_HEADER: &str = "wale-answer";
-/// The file is archived; its name follows a space.
-pub const ARCHIVED: &str = "archived";
-/// The body is the file; its name follows a space.
-pub const SENT: &str = "sent";
-/// The archive does not have the file; its name follows a space.
-pub const ABSENT: &str = "absent";
-/// PostgreSQL may start.
-pub const MAY_START: &str = "may-start";
 
 /// What a path asks for. The text is the raw rest after a WAL route's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +125,7 @@ impl Route<'_> {
         }
     }
 
-    /// What a 200 of this route says in [`ANSWER_HEADER`]: a word, and the name of the file that it is about. Any program at
+    /// What a 200 of this route says in [`super::answer::ANSWER_HEADER`]: a word, and the name of the file that it is about. Any program at
     /// the port may answer 200; only wale says this. `None` for routes that promise nothing.
     pub(crate) fn answer(self, query: Option<&str>) -> Option<HeaderValue> {
         let (word, rest) = match self {

@@ -5,17 +5,21 @@
 
 use std::time::Duration;
 
+use hyper::header::HeaderMap;
 use tokio::time::Instant;
+use wale_ops::wal_fetch::Delivery;
 use wale_ops::wal_push::{PushOutcome, PushReport};
-use wale_ops::{ArchiveStatus, Kind, OpError};
+use wale_ops::{ArchiveStatus, Kind, Nonce, OpError};
 use wale_pg::ArchiveFileName;
 
+use super::answer::TAKE_HEADER;
 use super::client::Client;
 use super::name;
 use super::reply::{Reply, Voice, busy};
 use crate::app::App;
 use crate::journal::{FailureRecord, PushRecord};
 use crate::lifecycle::{Permit, Phase, Topic};
+use crate::metrics::HANDED_OVER;
 
 /// How long a file waits for its turn to be sent, and a proof for its turn to be made. The client hears it then, and
 /// may ask again.
@@ -169,8 +173,19 @@ async fn is_wanted(app: &App, name: &ArchiveFileName) -> bool {
     matches!(looking.await, Ok(Ok(ArchiveStatus::Ready)))
 }
 
-/// `/wal/<name>`: the verified bytes, streamed.
-pub(crate) async fn stream(app: &App, raw: RawName<'_>, client: &Client) -> Result<Reply, OpError> {
+/// The place in which a client waits for a file; what is no nonce is as good as none.
+pub(crate) fn taker(headers: &HeaderMap) -> Option<Nonce> {
+    let nonce = headers.get(TAKE_HEADER)?;
+    Nonce::parse(nonce.to_str().ok()?)
+}
+
+/// `/wal/<name>`: the verified bytes, streamed; or the file, to a client that can take it.
+pub(crate) async fn stream(
+    app: &App,
+    raw: RawName<'_>,
+    client: &Client,
+    taker: Option<Nonce>,
+) -> Result<Reply, OpError> {
     let name = raw.parse(app)?;
     let permit = admit(app, &name)?;
     let turn = client.turn_of(&app.files, FILE_TURN).await.ok_or_else(|| {
@@ -181,17 +196,29 @@ pub(crate) async fn stream(app: &App, raw: RawName<'_>, client: &Client) -> Resu
             "repeat the request",
         )
     })?;
-    let fetched = app
+    let delivery = app
         .fetcher
-        .fetch(&name)
+        .fetch_for_taker(&name, taker.as_ref())
         .await
         .inspect_err(|error| note_fetch_failure(app, &name, error))?;
-    note_fetch(app, fetched.size);
-    Ok(Reply::File {
-        size: fetched.size,
-        body: fetched.body,
-        held: (permit, turn),
-    })
+    match (delivery, taker) {
+        (Delivery::HandedOver(size), Some(nonce)) => {
+            note_fetch(app, HANDED_OVER, size);
+            Ok(Reply::Handed { name, nonce, size })
+        }
+        (Delivery::HandedOver(_), None) => {
+            let message = format!("{name} was handed over to nobody");
+            Err(OpError::internal(message))
+        }
+        (Delivery::Sent(fetched), _) => {
+            note_fetch(app, "found", fetched.size);
+            Ok(Reply::File {
+                size: fetched.size,
+                body: fetched.body,
+                held: (permit, turn),
+            })
+        }
+    }
 }
 
 /// `/wal-fetch/<name>`: into the WAL directory, under a temporary name first.
@@ -200,12 +227,12 @@ pub(crate) async fn fetch(app: &App, raw: RawName<'_>) -> Result<Reply, OpError>
     let _permit = admit(app, &name)?;
     let fetched = app.fetcher.fetch_into(&name, &app.wal_directory).await;
     let report = fetched.inspect_err(|error| note_fetch_failure(app, &name, error))?;
-    note_fetch(app, report.bytes_plain);
+    note_fetch(app, "found", report.bytes_plain);
     Ok(Reply::line(format!("{name} is in place")))
 }
 
-fn note_fetch(app: &App, bytes: u64) {
-    app.metrics.fetched("found", bytes);
+fn note_fetch(app: &App, outcome: &'static str, bytes: u64) {
+    app.metrics.fetched(outcome, bytes);
     app.life.resolve(Topic::WalFetch);
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wale_storage::{Fault, FaultPlan, Occurrence, Verb};
 
-use super::support::{bench, eventually, segment, serving};
+use super::support::{SEGMENT_BYTES, bench, eventually, segment, serving};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pushed_segment_comes_back_byte_for_byte() {
@@ -222,5 +222,56 @@ async fn a_client_that_hangs_up_does_not_stop_its_push() {
         sidecar.app.pusher.stats().uploads == 1
     })
     .await;
+    sidecar.stop().await.unwrap();
+}
+
+/// A client on the server's volume, which asks with a place of its own.
+async fn taken(sidecar: &super::support::Sidecar, name: &str) -> (super::support::Reply, bool) {
+    let destination = sidecar.wal().join("RECOVERYXLOG");
+    let place = wale_cluster::hand_over::TakingPlace::beside(&destination).unwrap();
+    let nonce = place.nonce().clone();
+    let request = format!(
+        "GET /wal/{name} HTTP/1.1\r\nHost: x\r\nWale-Take: {nonce}\r\nConnection: close\r\n\r\n"
+    );
+    let reply = sidecar.raw(request).await;
+    let told = format!("wale-handed: {nonce} {SEGMENT_BYTES}\r\n");
+    let is_handed = reply.head().contains(&told);
+    assert_eq!(place.take(SEGMENT_BYTES as u64).is_ok(), is_handed);
+    (reply, is_handed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_handed_over_beside_a_server_in_recovery_only() {
+    let sidecar = serving().await;
+    let (name, bytes) = sidecar.segment(3);
+    let pushed = sidecar.get(&format!("/wal-push/{name}")).await;
+    assert_eq!(pushed.status(), 200);
+    // Nothing says that it recovers: it may be a primary.
+    let (reply, is_handed) = taken(&sidecar, &name).await;
+    assert!(!is_handed && reply.bytes() == bytes, "{}", reply.head());
+    std::fs::write(sidecar.data().join("standby.signal"), "").unwrap();
+    let (reply, is_handed) = taken(&sidecar, &name).await;
+    let head = reply.head();
+    assert!(is_handed && reply.bytes().is_empty(), "{head}");
+    assert_eq!((reply.status(), reply.declared()), (200, Some(0)));
+    let says = format!("wale-answer: handed {}", name.to_lowercase());
+    assert!(
+        head.contains(&says) && head.matches("wale-answer").count() == 1,
+        "{head}"
+    );
+    assert!(std::fs::read(sidecar.wal().join("RECOVERYXLOG")).unwrap() == bytes);
+    assert!(!sidecar.wal().join(".wale").exists());
+    // A server that runs and does not recover, as its own words say.
+    let running = sidecar.server_runs();
+    std::fs::remove_file(sidecar.data().join("standby.signal")).unwrap();
+    let (reply, is_handed) = taken(&sidecar, &name).await;
+    assert!(!is_handed && reply.bytes() == bytes, "{}", reply.head());
+    std::fs::remove_file(running).unwrap();
+    for nonce in ["../../..", "", &"0".repeat(32), "x"] {
+        let request = format!(
+            "GET /wal/{name} HTTP/1.1\r\nHost: x\r\nWale-Take: {nonce}\r\nConnection: close\r\n\r\n"
+        );
+        assert!(sidecar.raw(request).await.bytes() == bytes, "{nonce}");
+    }
     sidecar.stop().await.unwrap();
 }

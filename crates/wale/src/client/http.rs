@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use wale_cluster::Secret;
-use wale_ops::{Kind, OpError};
+use wale_ops::{Kind, Nonce, OpError};
 
 /// Longest time to reach the sidecar: a container that is just starting refuses at once.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -173,6 +173,18 @@ impl Server {
     /// # Errors
     /// When the sidecar cannot be reached or does not answer in time.
     pub(super) async fn get(&self, path: &str) -> Result<Reply, OpError> {
+        self.get_for(path, None).await
+    }
+
+    /// The same, saying that the file can be taken out of the place of this nonce.
+    ///
+    /// # Errors
+    /// As [`Server::get`].
+    pub(super) async fn get_for(
+        &self,
+        path: &str,
+        taker: Option<&Nonce>,
+    ) -> Result<Reply, OpError> {
         let stream = match timeout(self.connect_limit, self.open()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(self.unavailable("could not reach").source(error)),
@@ -184,16 +196,24 @@ impl Server {
                 // Its errors come back through the request or the body.
                 let _ = connection.await;
             }));
-            let response = sender.send_request(self.request(path)).await?;
+            let response = sender.send_request(self.request(path, taker)).await?;
             Ok::<_, hyper::Error>((response, driver))
         };
         match timeout(self.limit, exchange).await {
             Ok(Ok((response, driver))) => {
                 let status = response.status();
-                let says = response.headers().get(wale_service::ANSWER_HEADER);
+                let header = |name| {
+                    response
+                        .headers()
+                        .get(name)?
+                        .to_str()
+                        .ok()
+                        .map(str::to_owned)
+                };
                 Ok(Reply {
                     status,
-                    says: says.and_then(|says| says.to_str().ok()).map(str::to_owned),
+                    says: header(wale_service::ANSWER_HEADER),
+                    handed: header(wale_service::HANDED_HEADER),
                     body: response.into_body(),
                     _driver: driver,
                 })
@@ -203,7 +223,7 @@ impl Server {
         }
     }
 
-    fn request(&self, path: &str) -> Request<Empty<Bytes>> {
+    fn request(&self, path: &str, taker: Option<&Nonce>) -> Request<Empty<Bytes>> {
         let mut builder = Request::get(format!("{}{path}", self.base))
             .header(HOST, self.authority())
             .header(CONNECTION, "close")
@@ -213,6 +233,9 @@ impl Server {
         {
             value.set_sensitive(true);
             builder = builder.header(AUTHORIZATION, value);
+        }
+        if let Some(nonce) = taker {
+            builder = builder.header(wale_service::TAKE_HEADER, nonce.as_str());
         }
         builder
             .body(Empty::new())
@@ -245,6 +268,8 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     /// What only a sidecar says of its 200.
     says: Option<String>,
+    /// Which file it says to have put into a client's place.
+    handed: Option<String>,
     body: Incoming,
     _driver: Driver,
 }
@@ -266,6 +291,15 @@ impl Reply {
             "check WALE_SIDECAR_HOSTNAME and WALE_LISTEN_PORT, or --url: another program may listen there, or stand in \
              between; a sidecar of an older version must be upgraded before its client",
         ))
+    }
+
+    /// The bytes of the file that this 200 says to have put into the place of this nonce.
+    pub(super) fn handed(&self, name: &str, nonce: &Nonce) -> Option<u64> {
+        let (whose, size) = self.handed.as_deref()?.split_once(' ')?;
+        let is_told = self.status == StatusCode::OK
+            && self.says.as_deref() == Some(&format!("{} {name}", wale_service::HANDED))
+            && whose == nonce.as_str();
+        is_told.then(|| size.parse().ok())?
     }
 
     /// Reads a short body to its whole end: what breaks off promises nothing.

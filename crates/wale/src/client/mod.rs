@@ -2,10 +2,13 @@
 //!
 //! A status is only given where the answer is known. A 200 counts when it says, in a header of wale's, what it is about,
 //! and when its body is whole: anybody may answer 200. Push: 0 after such a 200, and nothing else. Fetch: 0
-//! when the whole body is in place; 1 when the sidecar proved that the archive does not have the
+//! when the whole file is in place; 1 when the sidecar proved that the archive does not have the
 //! file; 255 in every other case, because PostgreSQL takes 1 to 125 as the end of the WAL. On a
 //! standby the last is 1: PostgreSQL asks again. A timeline's history that lies in `pg_wal` is taken
 //! from there in those other cases.
+//!
+//! A segment that PostgreSQL's recovery asks for is taken as a file where the sidecar sees the same volume
+//! ([`wale_cluster::hand_over`]); otherwise its bytes come over the connection.
 
 mod http;
 mod place;
@@ -15,6 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use wale_cluster::hand_over::TakingPlace;
 use wale_ops::{InRecovery, Kind, OpError};
 use wale_service::{ABSENT, ARCHIVED, MAY_START, SENT};
 
@@ -174,7 +178,19 @@ enum Proof {
 
 async fn fetch(server: &Server, name: &str, path: &Path, proof: Proof) -> Result<(), OpError> {
     let name = checked(name)?;
-    let reply = server.get(&format!("/wal/{name}")).await?;
+    let address = format!("/wal/{name}");
+    let taker = place::for_taking(name, path);
+    let nonce = taker.as_ref().map(TakingPlace::nonce);
+    let mut reply = server.get_for(&address, nonce).await?;
+    if let Some(taker) = taker
+        && let Some(size) = reply.handed(name, taker.nonce())
+    {
+        let Err(error) = taker.take(size) else {
+            return Ok(());
+        };
+        tracing::warn!(%error, "{name} was not where the sidecar had put it; its bytes are asked for");
+        reply = server.get(&address).await?;
+    }
     match reply.status {
         StatusCode::OK => {
             let reply = reply.checked(&format!("{SENT} {name}"))?;

@@ -1,12 +1,27 @@
-//! Puts a reply's body in place: whole or not at all.
+//! Puts a file in place, whole or not at all: a reply's body, or what the sidecar has put beside the destination.
 
 use std::io::Write;
 use std::path::Path;
 
 use wale_cluster::durable::{PendingFile, mode_beside};
+use wale_cluster::hand_over::TakingPlace;
 use wale_ops::{Kind, OpError};
+use wale_pg::WalSegmentName;
 
 use super::http::Reply;
+
+/// What PostgreSQL's recovery calls a segment that it asks for. `pg_rewind` asks for others, beside a server that is stopped.
+const RECOVERY_NAME: &str = "RECOVERYXLOG";
+
+/// A place in which the sidecar can put the file, if it sees the volume; where none can be made, the bytes do.
+pub(super) fn for_taking(name: &str, path: &Path) -> Option<TakingPlace> {
+    if path.file_name()? != RECOVERY_NAME || WalSegmentName::parse(name).is_err() {
+        return None;
+    }
+    let made = TakingPlace::beside(path);
+    made.inspect_err(|error| tracing::debug!(%error, "no file can be taken beside the destination"))
+        .ok()
+}
 
 /// Writes the body beside its destination and renames it when every byte of the declared length is
 /// there and flushed.

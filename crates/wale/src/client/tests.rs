@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 
+use wale_cluster::hand_over::HandOver;
+use wale_ops::Nonce;
+
 use super::*;
 
 const NAME: &str = "000000010000000000000001";
@@ -241,5 +244,181 @@ fn names_and_urls() {
     ] {
         let error = parse(url).err().unwrap_or_else(|| panic!("{url}"));
         assert!(!error.message.contains("canary"), "{}", error.message);
+    }
+}
+
+/// A sidecar of which `answer` plays the first part: it gets the head of the request. The second connection, if there is one, gets
+/// the bytes.
+fn sidecar(
+    answer: impl FnOnce(&str) -> Vec<u8> + Send + 'static,
+) -> (u16, JoinHandle<Option<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let head_of = |stream: &mut std::net::TcpStream| {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).unwrap()
+    };
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let head = head_of(&mut stream);
+        stream.write_all(&answer(&head)).unwrap();
+        drop(stream);
+        let (mut stream, _) = listener.accept().unwrap();
+        let head = head_of(&mut stream);
+        if head.is_empty() {
+            return None;
+        }
+        stream
+            .write_all(&marked(&format!("sent {NAME}"), 7, b"segment"))
+            .unwrap();
+        Some(head)
+    });
+    (port, thread)
+}
+
+/// What a sidecar does in a WAL directory and answers to the head of a request.
+type Answer = Box<dyn FnOnce(&Path, &str) -> Vec<u8> + Send>;
+
+fn nonce_of(head: &str) -> Nonce {
+    let (_, rest) = head.split_once("wale-take: ").expect("it can take a file");
+    Nonce::parse(rest.lines().next().unwrap()).unwrap()
+}
+
+fn handed(nonce: &Nonce, name: &str, size: usize) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 200 OK\r\nWale-Answer: handed {name}\r\nWale-Handed: {nonce} {size}\r\nContent-Length: 0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// What the sidecar did, as a client of this folder sees it; the second request, if there was one.
+fn fetched_after(
+    wal: &Path,
+    answer: impl FnOnce(&str) -> Vec<u8> + Send + 'static,
+) -> (Result<(), Kind>, Option<String>) {
+    let (port, asked) = sidecar(answer);
+    let destination = wal.join("RECOVERYXLOG");
+    let result = block_on(fetch(&server_at(port), NAME, &destination, Proof::Asked));
+    if result.is_ok() {
+        assert_eq!(std::fs::read(&destination).unwrap(), b"segment");
+        std::fs::remove_file(&destination).unwrap();
+    }
+    let left: Vec<_> = std::fs::read_dir(wal).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    // Nobody else asks: this one only ends the wait.
+    drop(std::net::TcpStream::connect(("127.0.0.1", port)));
+    (result.map_err(|error| error.kind), asked.join().unwrap())
+}
+
+#[test]
+fn a_file_that_the_sidecar_put_beside_the_destination_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let over = HandOver::at(folder.path());
+    let (result, again) = fetched_after(folder.path(), move |head| {
+        let nonce = nonce_of(head);
+        let mut file = over.file().unwrap();
+        file.write_all(b"segment").unwrap();
+        over.give(&file, &nonce).unwrap();
+        handed(&nonce, NAME, 7)
+    });
+    assert_eq!((result, again), (Ok(()), None), "one request");
+}
+
+#[test]
+fn whatever_is_not_the_file_is_not_taken_and_the_bytes_are_asked_for() {
+    let place = |wal: &Path, head: &str| wal.join(".wale").join(nonce_of(head).as_str());
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&secret, b"segment").unwrap();
+    let target = secret.path().to_owned();
+    let cases: Vec<(&str, Answer)> = vec![
+        (
+            "not there: another volume",
+            Box::new(|_, head| handed(&nonce_of(head), NAME, 7)),
+        ),
+        (
+            "a link",
+            Box::new(move |wal, head| {
+                let link = place(wal, head).join("segment");
+                std::os::unix::fs::symlink(&target, link).unwrap();
+                handed(&nonce_of(head), NAME, 7)
+            }),
+        ),
+        (
+            "another size",
+            Box::new(move |wal, head| {
+                std::fs::write(place(wal, head).join("segment"), b"segm").unwrap();
+                handed(&nonce_of(head), NAME, 7)
+            }),
+        ),
+        (
+            "the place was taken away",
+            Box::new(move |wal, head| {
+                std::fs::remove_dir(place(wal, head)).unwrap();
+                handed(&nonce_of(head), NAME, 7)
+            }),
+        ),
+    ];
+    for (what, answer) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let wal = folder.path().to_owned();
+        let (result, again) = fetched_after(folder.path(), move |head| answer(&wal, head));
+        assert_eq!(result, Ok(()), "{what}");
+        let again = again.expect(what);
+        assert!(!again.contains("wale-take"), "{what}: {again}");
+    }
+    assert_eq!(std::fs::read(&secret).unwrap(), b"segment");
+}
+
+#[test]
+fn a_reply_about_another_request_or_file_is_nobodys() {
+    let other = Nonce::parse(&"0".repeat(32)).unwrap();
+    let cases: [fn(&Nonce, &Nonce) -> Vec<u8>; 4] = [
+        |_, other| handed(other, NAME, 7),
+        |own, _| handed(own, "000000010000000000000002", 7),
+        |own, _| {
+            let text = String::from_utf8(handed(own, NAME, 7)).unwrap();
+            text.replace("Wale-Answer", "X-Other").into_bytes()
+        },
+        |own, _| {
+            let text = String::from_utf8(handed(own, NAME, 7)).unwrap();
+            text.replace("200 OK", "206 Partial").into_bytes()
+        },
+    ];
+    for answer in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let (wal, other) = (folder.path().to_owned(), other.clone());
+        let (result, again) = fetched_after(folder.path(), move |head| {
+            let nonce = nonce_of(head);
+            let file = wal.join(".wale").join(nonce.as_str()).join("segment");
+            std::fs::write(file, b"segment").unwrap();
+            answer(&nonce, &other)
+        });
+        assert_eq!((result, again), (Err(Kind::StorageUnavailable), None));
+    }
+}
+
+/// A sidecar of before knows nothing of files; nor can one be put anywhere but beside recovery's own name.
+#[test]
+fn an_older_sidecar_sends_bytes_and_only_recoverys_own_name_takes_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (result, again) = fetched_after(folder.path(), |head| {
+        nonce_of(head);
+        marked(&format!("sent {NAME}"), 7, b"segment")
+    });
+    assert_eq!((result, again), (Ok(()), None));
+    for (name, file) in [
+        (NAME, NAME),
+        (NAME, "x"),
+        ("00000002.history", "RECOVERYXLOG"),
+    ] {
+        let (port, asked) = serve(vec![marked(&format!("sent {name}"), 7, b"segment")]);
+        let path = folder.path().join(file);
+        block_on(fetch(&server_at(port), name, &path, Proof::Asked)).unwrap();
+        let asked = asked.join().unwrap().remove(0);
+        assert!(!asked.contains("wale-take"), "{asked}");
     }
 }

@@ -179,7 +179,7 @@ settings! {
         "The memory of the process, whatever the size of the database. 32 MiB of it are for the program, the rest for buffers, \
          of which 16 MiB stay in any case: below 48MiB the process takes more than is set. In a container with a memory limit the \
          default is half the limit where that is less. A restore keeps 24 bytes for each file of the backup, 64 \
-         where another tool made it, in a quarter of the buffers; a million files always fit. 200 readers of WAL at once take more: 144 MiB were seen at 128MiB.")
+         where another tool made it, in a quarter of the buffers; a million files always fit. So many WAL files are sent at a time as it holds.")
         .derived("256MiB, or half the memory limit of the container", |_| Some(machine::default_budget())).flag("memory");
     WALE_GPG_KEY_ID: Option<String> = Setting::new(Archive, &Opt(TEXT),
         "The OpenPGP key that new objects are encrypted to, in the key ring of GNUPGHOME: a key id, a fingerprint or a \

@@ -1,12 +1,15 @@
 //! What this machine gives: defaults that follow from its processors and its memory.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::value::{self, BadValue};
 
-/// Processors that this process may use, cgroup limits included.
+/// Processors that this process may use, cgroup limits included. Asked once: to ask takes some ten calls, and several settings follow
+/// from it, also for a client that runs for each segment.
 pub(crate) fn processors() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
+    static ASKED: OnceLock<usize> = OnceLock::new();
+    *ASKED.get_or_init(|| std::thread::available_parallelism().map_or(2, usize::from))
 }
 
 /// A worker per processor: it is busy with its codec nearly all of its time. Two at least, so that
@@ -35,7 +38,11 @@ pub(super) fn budget(text: &str) -> Result<u64, BadValue> {
 
 /// The budget that the container's limit leaves, as [`budget`] takes it.
 pub(super) fn default_budget() -> String {
-    format!("{}MiB", default_mib(container_limit()))
+    static ASKED: OnceLock<u64> = OnceLock::new();
+    format!(
+        "{}MiB",
+        ASKED.get_or_init(|| default_mib(container_limit()))
+    )
 }
 
 fn default_mib(limit: Option<u64>) -> u64 {

@@ -14,10 +14,10 @@ use crate::support::{Stage, WALE};
 const LONG: Duration = Duration::from_secs(120);
 
 /// A file system in memory of a few MiB, unmounted when dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: &Path, options: &str) -> Self {
+    pub(crate) fn mount(path: &Path, options: &str) -> Self {
         run(
             "mount",
             &[
@@ -53,7 +53,7 @@ impl Drop for SmallDisk {
     }
 }
 
-fn can_mount(test: &str) -> bool {
+pub(crate) fn can_mount(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         skip(test, "only root can mount a small file system");

@@ -33,6 +33,7 @@ mod faults_s3_truth;
 mod faults_swift;
 mod file_list;
 mod gcs;
+mod hand_over;
 mod image;
 mod kindness;
 mod kubernetes;

@@ -1,6 +1,6 @@
-//! `WALE_MEMORY` bounds the whole process: the sidecar through a base backup and 64 pushes at once, and a restore, each in a control group of
-//! just that size; and a hundred thousand files take next to nothing. The static binary runs, as the image has it: a test build maps more code. Two hundred readers at once still take some
-//! 48 MiB beside the buffers: `faults_memory.rs`, row 88, has their bound.
+//! `WALE_MEMORY` bounds the whole process: the sidecar through a base backup, 64 pushes and 200 fetches at once, and a restore, each in a control
+//! group of just that size; and a hundred thousand files take next to nothing. The static binary runs, as the image has it: a test build
+//! maps more code.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::support::Stage;
 
 const SEGMENTS: usize = 32;
 const PUSHES: usize = 64;
+const FETCHES: usize = 200;
 const FOLDERS: usize = 50;
 const FILES: usize = 100_000;
 
@@ -42,6 +43,7 @@ fn what_is_set_bounds_the_process_at_64_128_and_256_mib() {
         let limited = Bounded::new(&stage, &wale, mib, group);
         limited.back_up();
         limited.push_all(&segments);
+        limited.fetch_all(&segments);
         limited.restore(&mib.to_string());
         assert_eq!(limited.sidecar.group.killed(), 0, "at {mib} MiB");
     }
@@ -189,6 +191,19 @@ impl<'a> Bounded<'a> {
         });
         assert_eq!(answers, [200; PUSHES], "at {} MiB", self.mib);
         self.sidecar_within("64 pushes");
+    }
+
+    /// Each segment some six times, all at once. Who is told to come again comes again.
+    fn fetch_all(&self, segments: &[String]) {
+        let answers = all_at_once(FETCHES, |number| {
+            let name = &segments[number % segments.len()];
+            wait_until("a fetch", Duration::from_secs(120), || {
+                let reply = get(self.options.port, &format!("/wal/{name}")).ok()?;
+                (reply.status == 200).then_some(reply.body.len())
+            })
+        });
+        assert_eq!(answers, [16 << 20; FETCHES], "at {} MiB", self.mib);
+        self.sidecar_within("200 fetches");
     }
 
     /// The peak of the restore, KiB.
