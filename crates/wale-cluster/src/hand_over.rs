@@ -151,16 +151,15 @@ impl Drop for TakingPlace {
 
 /// The folder of all places, and the place.
 fn make_place(wal: &OwnedFd, nonce: &Nonce) -> io::Result<(OwnedFd, OwnedFd)> {
-    let mode = Mode::RWXU;
     let mut tries = TRIES;
     loop {
         let made = || -> rustix::io::Result<_> {
-            match rustix::fs::mkdirat(wal, FOLDER, mode) {
+            match rustix::fs::mkdirat(wal, FOLDER, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }
             let above = open_folder(wal, FOLDER)?;
-            rustix::fs::mkdirat(&above, nonce.as_str(), mode)?;
+            rustix::fs::mkdirat(&above, nonce.as_str(), Mode::RWXU)?;
             let own = open_folder(&above, nonce.as_str())?;
             Ok((above, own))
         };

@@ -37,7 +37,7 @@ fn pages() -> Vec<u8> {
     for (number, page) in plain.chunks_exact_mut(PAGE_BYTES).enumerate() {
         page[4..8].copy_from_slice(&u32::try_from(number).unwrap_or(0).to_le_bytes());
         page[14..16].copy_from_slice(&8192_u16.to_le_bytes());
-        for row in 0..ROWS {
+        for (device, row) in (0_u32..).zip(0..ROWS) {
             let at = PAGE_BYTES - (row + 1) * ROW_BYTES;
             let pointer = u32::try_from(at | ROW_BYTES << 17).unwrap_or(0) | 1 << 15;
             page[24 + row * 4..][..4].copy_from_slice(&pointer.to_le_bytes());
@@ -50,7 +50,7 @@ fn pages() -> Vec<u8> {
             tuple[..4].copy_from_slice(&730_u32.to_le_bytes());
             tuple[16..24].copy_from_slice(&[4, 0, 2, 9, 24, 0, 0, 0]);
             tuple[24..32].copy_from_slice(&time.to_le_bytes());
-            tuple[32..36].copy_from_slice(&(row as u32 % 50).to_le_bytes());
+            tuple[32..36].copy_from_slice(&(device % 50).to_le_bytes());
             tuple[40..44].copy_from_slice(&(state >> 44).to_le_bytes()[..4]);
         }
         let whole: &mut [u8; PAGE_BYTES] = page.try_into().expect("a whole page");

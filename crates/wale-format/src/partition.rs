@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn members_are_limited() {
-        let plan = PartitionPlan::new(&[0; 7000], &PlanLimits::for_total(0, 1));
+        let plan = PartitionPlan::new(&vec![0; 7000], &PlanLimits::for_total(0, 1));
         let members = members(&plan);
         assert_eq!(
             members.iter().map(Vec::len).collect::<Vec<_>>(),

@@ -64,7 +64,7 @@ impl Manifest {
             loaded => return loaded,
         };
         for copy in archive.copies() {
-            let location = copy.location().to_owned();
+            let location = copy.location().clone();
             if let Ok(loaded) = load(copy).await {
                 tracing::warn!(
                     key = %loaded.0.key, location, error = %damage.chain(),

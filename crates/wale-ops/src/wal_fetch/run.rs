@@ -220,14 +220,12 @@ async fn fetch_copy(
         {
             return Ok(fetched);
         }
-        match room_in(budget, expectation.size_max()) {
-            Some(room) => fetch_into_memory(archive, stored, expectation, room).await,
-            None => {
-                // Where there is none of it either, others have it, and few files are sent at a time.
-                let memory = budget.try_acquire(DECODER_BYTES);
-                fetch_in_two_passes(archive, stored, expectation, memory).await
-            }
+        if let Some(room) = room_in(budget, expectation.size_max()) {
+            return fetch_into_memory(archive, stored, expectation, room).await;
         }
+        // Where there is none of it either, others have it, and few files are sent at a time.
+        let memory = budget.try_acquire(DECODER_BYTES);
+        fetch_in_two_passes(archive, stored, expectation, memory).await
     };
     result.await.map_err(|error| match error.kind {
         // It was there a moment ago. That is no absence.
