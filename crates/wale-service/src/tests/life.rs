@@ -85,6 +85,7 @@ async fn a_service_manager_that_is_gone_stops_nothing() {
     let nowhere = nowhere.to_str().unwrap().to_owned();
     bench.options.notifier = crate::Notifier::new(Some(nowhere));
     let sidecar = bench.start(None).await;
+    sidecar.app.life.wait(Phase::started).await;
     assert_eq!(sidecar.get("/startupz").await.status(), 200);
     sidecar.stop().await.unwrap();
 }

@@ -96,6 +96,7 @@ async fn fault_66_an_archive_that_cannot_be_written_is_told_at_the_start() {
     );
     bench.store.set_plan(refused);
     let sidecar = bench.start(None).await;
+    sidecar.app.life.wait(Phase::started).await;
     eventually("readiness says so", || async {
         let reply = sidecar.get("/readyz").await;
         reply.status() == 503
@@ -191,6 +192,7 @@ async fn fault_70_readiness_names_everything_that_is_missing_and_startup_waits_f
     std::fs::remove_dir_all(&bench.options.data_directory).unwrap();
     bench.store.switch().set_down(true);
     let sidecar = bench.start(None).await;
+    sidecar.app.life.wait(Phase::started).await;
     eventually("all is named", || async {
         let reply = sidecar.get("/readyz").await;
         let lines = |topic: &str| {
