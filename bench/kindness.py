@@ -4,9 +4,9 @@ bounds, and beside pg_basebackup.
 
     kindness.py --wale PATH [--scale 50] [--seconds 20] [--rounds 3]
 
-Run it as root on Debian (it switches to postgres). Each round has a span of `--seconds` for each case, in turn. A backup that ends
-within its span begins again; wale's rests for a second before, in which it waits for WAL: with a small `--scale` that flatters it. The figure is the median of the rounds; on a machine that others load, too, it says little: look at
-the spread.
+Run it as root on Debian (it switches to postgres). Each round has a span of `--seconds` for each case, in turn. A backup that
+ends within its span begins again; wale's rests for a second before, in which it waits for WAL: with a small `--scale` that
+flatters it. The figure is the median of the rounds; on a machine that others load, too, it says little: look at the spread.
 """
 
 import argparse

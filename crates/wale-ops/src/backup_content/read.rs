@@ -46,7 +46,8 @@ enum PartsRead {
 }
 
 impl PartsRead {
-    /// The first attempt at a whole partition: what came of it before came at an earlier one. So many attempts nobody makes.
+    /// The first attempt at a whole partition: what came of it before came at an earlier one. Fewer are made before it: five at a piece, and
+    /// five in each of nine archives at a whole.
     const fn first_attempt(self) -> NonZeroU8 {
         NonZeroU8::MIN.saturating_add(match self {
             Self::Wanted => RUN_ATTEMPTS_MAX,
