@@ -31,6 +31,7 @@
 mod brotli;
 mod encrypted;
 mod frames;
+mod literals;
 mod lz4;
 mod lzma;
 mod lzo;
@@ -49,7 +50,7 @@ pub(crate) use encrypted::HEAD_BYTES;
 pub use frames::FrameStart;
 use frames::FramesEncoder;
 use strict::FrameDecoder as _;
-use zstd_frame::FrameCount;
+use zstd_frame::{FrameCount, ZstdEncoder};
 
 /// A compression method, known by the extension it gives to an object's name.
 ///
@@ -335,7 +336,7 @@ pub(crate) struct Encoder<W: Write> {
 
 enum Inner<W: Write> {
     Plain(W),
-    Zstd(zstd::stream::write::Encoder<'static, W>),
+    Zstd(Box<ZstdEncoder<W>>),
     Frames(Box<FramesEncoder<W>>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
     Lzo(Box<lzo::LzopEncoder<W>>),
@@ -369,10 +370,10 @@ pub(crate) fn encoder<W: Write + Send + 'static>(
     let inner = match settings.codec {
         Codec::Zstd => {
             let encoder = zstd_frame::encoder(sink, settings.zstd_level());
-            Inner::Zstd(encoder.map_err(|error| CodecError::SetUp {
+            Inner::Zstd(Box::new(encoder.map_err(|error| CodecError::SetUp {
                 codec: Codec::Zstd,
                 reason: error.to_string(),
-            })?)
+            })?))
         }
         Codec::Lz4 => Inner::Lz4(Box::new(lz4::encoder(sink))),
         Codec::Lzo => Inner::Lzo(Box::new(lzo::LzopEncoder::new(sink))),

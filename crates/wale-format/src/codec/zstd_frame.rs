@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Read, Write};
 use zstd::stream::raw::{self, Operation as _};
 use zstd::zstd_safe::{CParameter, DParameter, Strategy};
 
+use super::literals::{self, Literals};
 use super::strict::{FrameDecoder, Source, Strict, followed};
 
 /// The window that a frame asks for, by the beginning of the stream; `None` where it is no frame or ends too early.
@@ -30,11 +31,38 @@ pub(super) fn window_bytes(head: &[u8]) -> Option<u64> {
     Some(if size == 2 { value + 256 } else { value })
 }
 
-pub(super) fn encoder<W: Write>(
+/// Compresses into one frame.
+pub(super) struct ZstdEncoder<W: Write> {
+    /// Where the frame will go, until it is begun.
+    sink: Option<W>,
+    /// The beginning of the content, until the frame is begun.
+    sample: Vec<u8>,
+    frame: Option<zstd::stream::write::Encoder<'static, W>>,
+}
+
+/// Bytes of content that show whether its literals are worth compressing: a block of the format. They are compressed twice, which is a
+/// hundredth of a segment's time.
+const SAMPLE_BYTES: usize = 128 << 10;
+
+pub(super) fn encoder<W: Write>(sink: W, level: i32) -> io::Result<ZstdEncoder<W>> {
+    let (sink, frame) = if has_choice(level) {
+        (Some(sink), None)
+    } else {
+        (None, Some(open(sink, level, Literals::Compressed)?))
+    };
+    Ok(ZstdEncoder {
+        sink,
+        sample: Vec::new(),
+        frame,
+    })
+}
+
+fn open<W: Write>(
     sink: W,
     level: i32,
+    literals: Literals,
 ) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
-    let own = own_parameters(level);
+    let own = own_parameters(level, literals);
     let base = if own.is_some() { OWN_BASE } else { level };
     let mut encoder = zstd::stream::write::Encoder::new(sink, base)?;
     encoder.include_checksum(true)?;
@@ -44,20 +72,102 @@ pub(super) fn encoder<W: Write>(
     Ok(encoder)
 }
 
+/// The encoder of the fastest level, once the beginning of its content is known.
+fn open_fastest<W: Write>(
+    sink: W,
+    sample: &[u8],
+) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+    let mut looked = zstd::bulk::Compressor::new(OWN_BASE)?;
+    for parameter in own_parameters(FASTEST, Literals::Compressed)
+        .into_iter()
+        .flatten()
+    {
+        looked.set_parameter(parameter)?;
+    }
+    let literals = if literals::are_worth_it(&looked.compress(sample)?) {
+        Literals::Compressed
+    } else {
+        Literals::AsTheyAre
+    };
+    drop(looked);
+    let mut encoder = open(sink, FASTEST, literals)?;
+    encoder.write_all(sample)?;
+    Ok(encoder)
+}
+
+impl<W: Write> ZstdEncoder<W> {
+    fn begin(&mut self) -> io::Result<&mut zstd::stream::write::Encoder<'static, W>> {
+        let sink = self.sink.take().ok_or_else(failed_before)?;
+        let sample = std::mem::take(&mut self.sample);
+        Ok(self.frame.insert(open_fastest(sink, &sample)?))
+    }
+
+    /// Ends the frame and gives the sink back, not flushed.
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        if self.frame.is_none() {
+            self.begin()?;
+        }
+        self.frame.ok_or_else(failed_before)?.finish()
+    }
+
+    /// The sink, as long as nothing has failed.
+    #[cfg(test)]
+    pub(super) fn get_ref(&self) -> &W {
+        let frame = self.frame.as_ref().map(|frame| frame.get_ref());
+        frame.or(self.sink.as_ref()).unwrap()
+    }
+}
+
+impl<W: Write> Write for ZstdEncoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(frame) = &mut self.frame {
+            return frame.write(bytes);
+        }
+        let taken = bytes.len().min(SAMPLE_BYTES - self.sample.len());
+        self.sample.extend_from_slice(&bytes[..taken]);
+        if self.sample.len() == SAMPLE_BYTES {
+            self.begin()?;
+        }
+        Ok(taken)
+    }
+
+    /// What is still the sample stays one.
+    fn flush(&mut self) -> io::Result<()> {
+        self.frame.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+/// The sink is gone with the error that was told before.
+fn failed_before() -> io::Error {
+    io::Error::other("writing to the compressed stream has failed before")
+}
+
 /// The library's level whose other parameters our own ones are set beside.
 pub(super) const OWN_BASE: i32 = 1;
+
+/// The level that is for speed, and the default. It leaves literals as they are where compressing them saves little ([`super::literals`]).
+const FASTEST: i32 = 1;
+
+/// Whether a level goes by what its content shows.
+pub(super) const fn has_choice(level: i32) -> bool {
+    level == FASTEST
+}
 
 /// What levels 1 to 3 are. Theirs is the strategy that looks in one place, with matches of 5 bytes and more: numbers on a page differ in
 /// few bytes, and the library's level 1 passes over matches below 7. A small window and a small table stay in the processor's
 /// cache. Measured on pages, WAL, text and TOAST (bench/README.md). `None` for the levels that are the library's.
-pub(super) fn own_parameters(level: i32) -> Option<[CParameter; 7]> {
-    let (window_log, hash_log) = match level {
-        1 => (18, 13),
-        2 => (19, 14),
+///
+/// Where literals stay as they are, the fastest level has a table of half the size: the content is numbers then, whose matches are near, and
+/// the table leaves room in the processor's first cache. A target length is the library's way to say so with this strategy.
+pub(super) fn own_parameters(level: i32, literals: Literals) -> Option<[CParameter; 7]> {
+    let (window_log, hash_log) = match (level, literals) {
+        (FASTEST, Literals::AsTheyAre) => (18, 12),
+        (FASTEST, Literals::Compressed) => (18, 13),
+        (2, _) => (19, 14),
         // 0 is the library's word for 3.
-        0 | 3 => (20, 15),
-        SMALL => return Some(SMALL_PARAMETERS),
-        SMALLEST => return Some(SMALLEST_PARAMETERS),
+        (0 | 3, _) => (20, 15),
+        (SMALL, _) => return Some(SMALL_PARAMETERS),
+        (SMALLEST, _) => return Some(SMALLEST_PARAMETERS),
         _ => return None,
     };
     Some([
@@ -66,7 +176,7 @@ pub(super) fn own_parameters(level: i32) -> Option<[CParameter; 7]> {
         CParameter::ChainLog(hash_log),
         CParameter::SearchLog(1),
         CParameter::MinMatch(5),
-        CParameter::TargetLength(0),
+        CParameter::TargetLength(u32::from(literals == Literals::AsTheyAre)),
         CParameter::Strategy(Strategy::ZSTD_fast),
     ])
 }
