@@ -118,7 +118,9 @@ fn little_endian(bytes: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::super::tests::sample;
     use super::*;
 
@@ -138,9 +140,11 @@ mod tests {
             let stored = frame(&content, Literals::AsTheyAre);
             let larger = stored.len() - coded.len();
             let saved = saved_bytes(&coded).unwrap();
-            // Headers of sections are larger where literals are coded, by a few bytes a block of 128 KiB.
-            let blocks = content.len() / (128 << 10) + 1;
-            assert!(saved.abs_diff(larger) <= 8 * blocks, "{saved}, {larger}");
+            // Where literals are stored, zstd parts some blocks elsewhere.
+            assert!(
+                saved.abs_diff(larger) <= 500 + coded.len() / 50,
+                "{saved}, {larger}"
+            );
             assert_eq!(saved_bytes(&stored), Some(0));
         }
     }
@@ -188,8 +192,35 @@ mod tests {
         assert_eq!(ahead.next(), Literals::Compressed);
     }
 
+    #[test]
+    fn one_frame_goes_by_its_beginning_and_several_by_those_before() {
+        let settings = crate::CodecSettings::from(crate::Codec::Zstd);
+        for (content, is_coded) in [(text(6 << 20), true), (numbers(6 << 20), false)] {
+            let mut one = super::super::encoder(settings, Vec::new()).unwrap();
+            // By pieces that end within the sample, and behind it.
+            for piece in content.chunks(100_000) {
+                one.write_all(piece).unwrap();
+            }
+            let one = one.finish().unwrap();
+            assert_eq!(saved_bytes(&one).unwrap() > 0, is_coded);
+            let mut several = super::super::partition_encoder(settings, Vec::new()).unwrap();
+            several.write_all(&content).unwrap();
+            let (several, frames) = several.finish_frames().unwrap();
+            let last = usize::try_from(frames.last().unwrap().stored).unwrap();
+            assert_eq!(saved_bytes(&several[last..]).unwrap() > 0, is_coded);
+            for stored in [one, several] {
+                let source = std::io::Cursor::new(stored);
+                let mut decoder =
+                    super::super::frames_decoder(settings.codec, source, 1 << 20).unwrap();
+                let mut plain = Vec::new();
+                decoder.read_to_end(&mut plain).unwrap();
+                assert!(plain == content);
+            }
+        }
+    }
+
     /// Words by an uneven law, from a fixed seed.
-    fn text(bytes: usize) -> Vec<u8> {
+    pub(in super::super) fn text(bytes: usize) -> Vec<u8> {
         let mut state = 7_u64;
         let mut content = Vec::with_capacity(bytes + 16);
         while content.len() < bytes {
@@ -208,7 +239,7 @@ mod tests {
     }
 
     /// Rows of a time series as they lie on pages: a header, a time, a device, a value.
-    fn numbers(bytes: usize) -> Vec<u8> {
+    pub(in super::super) fn numbers(bytes: usize) -> Vec<u8> {
         let mut state = 1_u64;
         let mut content = Vec::with_capacity(bytes + 64);
         for row in 0_u64.. {

@@ -49,6 +49,7 @@ pub use encrypted::Content;
 pub(crate) use encrypted::HEAD_BYTES;
 pub use frames::FrameStart;
 use frames::FramesEncoder;
+use lz4::Lz4Encoder;
 use strict::FrameDecoder as _;
 use zstd_frame::{FrameCount, ZstdEncoder};
 
@@ -338,7 +339,7 @@ enum Inner<W: Write> {
     Plain(W),
     Zstd(Box<ZstdEncoder<W>>),
     Frames(Box<FramesEncoder<W>>),
-    Lz4(Box<lz4_flex::frame::FrameEncoder<W>>),
+    Lz4(Box<Lz4Encoder<W>>),
     Lzo(Box<lzo::LzopEncoder<W>>),
 }
 
@@ -375,7 +376,13 @@ pub(crate) fn encoder<W: Write + Send + 'static>(
                 reason: error.to_string(),
             })?))
         }
-        Codec::Lz4 => Inner::Lz4(Box::new(lz4::encoder(sink))),
+        Codec::Lz4 => {
+            let encoder = Lz4Encoder::new(sink).map_err(|error| CodecError::SetUp {
+                codec: Codec::Lz4,
+                reason: error.to_string(),
+            })?;
+            Inner::Lz4(Box::new(encoder))
+        }
         Codec::Lzo => Inner::Lzo(Box::new(lzo::LzopEncoder::new(sink))),
         Codec::None => Inner::Plain(sink),
         codec @ (Codec::Brotli | Codec::Lzma) => {
@@ -440,7 +447,7 @@ impl<W: Write> Encoder<W> {
             Inner::Plain(sink) => Ok(sink),
             Inner::Zstd(encoder) => encoder.finish(),
             Inner::Frames(frames) => frames.finish().map(|(sink, _)| sink),
-            Inner::Lz4(encoder) => encoder.finish().map_err(io::Error::from),
+            Inner::Lz4(encoder) => encoder.finish(),
             Inner::Lzo(encoder) => encoder.finish(),
         }
     }

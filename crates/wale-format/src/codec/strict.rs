@@ -20,7 +20,7 @@ pub(super) trait FrameDecoder {
 
 /// A boxed, buffered source that keeps its own error aside.
 ///
-/// The libraries swallow some errors of their source (`lz4_flex` takes `UnexpectedEof` for the end) and
+/// The libraries swallow some errors of their source (a decoder may take `UnexpectedEof` for the end) and
 /// wrap others. So they are shown a stand-in, and the true error is kept for the caller.
 pub(super) struct Source {
     reader: BufReader<Box<dyn Read + Send>>,

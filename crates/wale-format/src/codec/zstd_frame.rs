@@ -390,7 +390,7 @@ mod tests {
         let mut stored = vec![0; 2 << 20];
         for level in crate::CodecSettings::ZSTD_LEVELS.chain([SMALL, SMALLEST]) {
             let mut context = CCtx::create();
-            let own = own_parameters(level);
+            let own = own_parameters(level, Literals::Compressed);
             let base = own.map_or(level, |_| OWN_BASE);
             context
                 .set_parameter(CParameter::CompressionLevel(base))
