@@ -27,8 +27,12 @@ use super::progress_share::ProgressShare;
 use super::throttle::{Throttle, Throttled};
 use crate::error::{Kind, OpError, io_kind};
 
-/// Bytes read at once: large enough that the system calls do not count, a multiple of the page size.
-pub(super) const READ_BYTES: usize = 1 << 20;
+/// Bytes read at once, a multiple of the page size: large enough that the system calls do not count, and small enough to stay in a core's
+/// cache while pages are checked, summed up and copied into a frame. 1 MiB takes 4 % more processor time.
+pub(super) const READ_BYTES: usize = 128 << 10;
+
+/// A larger file is read so that the kernel's cache does not keep what nobody else asks for.
+const NO_REUSE_BYTES: u64 = 1 << 20;
 
 /// For so long the time of a change may not tell the next one: the kernel's clock goes in ticks of some milliseconds, and a
 /// file server has a clock of its own.
@@ -312,7 +316,7 @@ fn open(source: &SourceFile, path: &Path) -> Result<Option<(File, std::fs::Metad
             format!("\"{}\" is not a regular file any more", source.relative),
         ));
     }
-    if metadata.len() > READ_BYTES as u64 {
+    if metadata.len() > NO_REUSE_BYTES {
         // Its pages are read once, and must not drive the server's out of the cache. A kernel that has no such way (before 6.3)
         // reads them as always.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::NoReuse);

@@ -30,7 +30,7 @@ use crate::error::{OpError, Result};
 use crate::retry::RetryBudget;
 
 /// Memory of one worker in bytes: the read buffer and what seals and sends, at zstd's default level
-/// 1 + (2 + 2 + 2) + (1 + 4 + 1) = 13 MiB.
+/// 0.1 + (2 + 2 + 2) + (1 + 4 + 1) = 12.1 MiB.
 pub(super) fn worker_bytes(archive: &Archive) -> u64 {
     READ_BYTES as u64 + archive.partition_writer_bytes(CHUNK_BYTES)
 }
