@@ -47,6 +47,7 @@ pub mod exclusion;
 pub mod page;
 mod parameter_change;
 pub mod relation;
+mod zone;
 
 pub use archive_file_name::ArchiveFileName;
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
@@ -65,3 +66,4 @@ pub use timeline::{InvalidTimeline, TimelineId};
 pub use timeline_history::{InvalidTimelineHistory, ParentTimeline, Stretch, TimelineHistory};
 pub use wal_header::{HeaderExpectation, WalHeaderError, WalPageHeader};
 pub use wal_segment::{InvalidWalSegmentSize, WalSegmentError, WalSegmentName, WalSegmentSize};
+pub use zone::{Zone, ZoneOffset};

@@ -288,7 +288,7 @@ fn retention_is_off_until_a_rule_is_set() {
     let expected = Policy {
         days: Some(7),
         weekly: Some(4),
-        zone: chrono_tz::Europe::Berlin,
+        zone: wale_pg::Zone::named("Europe/Berlin").unwrap(),
         wal: WalRetention::Consistent,
         ..Policy::default()
     };
