@@ -1,4 +1,4 @@
-//! PostgreSQL's vocabulary as types: positions, names, labels, the control file, the WAL page header, pages.
+//! PostgreSQL's vocabulary as types: positions, names, labels, the control file, the WAL page header, pages, time zones.
 //!
 //! What the room is for: every number and name that PostgreSQL writes down gets a type here, and a value of that type
 //! is valid. What it refuses to know: files, sockets, threads, archives. All input is bytes or text that somebody else

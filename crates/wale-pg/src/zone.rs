@@ -62,7 +62,7 @@ impl Zone {
 
     /// Every zone, in order of the names.
     pub fn all() -> impl Iterator<Item = Self> {
-        let mut directory = Reader(FILE);
+        let mut directory = Table(FILE);
         let count = u16::from_le_bytes(directory.array());
         (0..count).map(move |_| {
             let [length] = directory.array();
@@ -82,7 +82,7 @@ impl Zone {
 
     /// When each offset began, seconds since 1970, and which it is. The first holds since ever, the last for ever.
     fn spans(&self) -> impl Iterator<Item = (i64, i32)> {
-        let mut rest = Reader(self.spans);
+        let mut rest = Table(self.spans);
         let changes = rest.number();
         let mut begin = i64::MIN;
         (0..=changes).map(move |change| {
@@ -103,9 +103,9 @@ impl Zone {
 }
 
 /// What is left of the file to read. It is ours, and every zone of it is read in the tests.
-struct Reader(&'static [u8]);
+struct Table(&'static [u8]);
 
-impl Reader {
+impl Table {
     fn take(&mut self, count: usize) -> &'static [u8] {
         let (taken, rest) = self.0.split_at(count);
         self.0 = rest;

@@ -250,7 +250,7 @@ mod tests {
             assert_eq!(
                 schedule.next_after(at(after)),
                 Some(at(expected)),
-                "{cron} {zone} {after}"
+                "{cron} {zone:?} {after}"
             );
         }
     }
