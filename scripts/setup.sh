@@ -36,7 +36,46 @@ barman=3.19.1
 kubernetes=1.37.0
 
 say() { printf 'setup: %s\n' "$*"; }
+version_is() { # PROGRAM VERSION: whether it says that it is this one
+  [ "$("$tools/$1" --version 2>/dev/null)" = "$(basename "$1") $2" ]
+}
+# What is compiled, one after the other, while all else is downloaded. What only tests run is not optimised: that is half the work.
+compile() {
+  if [ "$what" = test ]; then
+    export CARGO_PROFILE_DEV_DEBUG=0
+    if ! version_is bin/walrus $walrus; then
+      say "compiling walrus $walrus in $tools"
+      cargo install -q --debug wal-rus@$walrus --locked --root "$tools" || return
+    fi
+    if ! version_is bin/cargo-fuzz $cargo_fuzz; then
+      say "compiling cargo-fuzz $cargo_fuzz in $tools"
+      cargo install -q --debug cargo-fuzz@$cargo_fuzz --locked --root "$tools" || return
+    fi
+    if ! version_is bin/cargo-deny $cargo_deny; then
+      say "compiling cargo-deny $cargo_deny in $tools"
+      cargo install -q --debug cargo-deny@$cargo_deny --locked --root "$tools" || return
+    fi
+  fi
+  if ! version_is bin/s3s-fs $s3s_fs; then
+    say "compiling s3s-fs $s3s_fs in $tools"
+    cargo install -q s3s-fs@$s3s_fs --locked --features binary --root "$tools" || return
+  fi
+  # Beside the one of the tests, which is not optimised. Its own lock file names a crate that was withdrawn.
+  if [ "$what" = bench ] && ! version_is bench/bin/walrus $bench_walrus; then
+    say "compiling walrus $bench_walrus in $tools/bench"
+    cargo install -q wal-rus@$bench_walrus --root "$tools/bench" || return
+  fi
+}
+compiling=
+begin_compiling() {
+  [ "$what" != demo ] && [ -z "$compiling" ] || return 0
+  compile &
+  compiling=$!
+}
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# Where there is no compiler yet, it comes with the packages.
+if command -v gcc >/dev/null 2>&1 && command -v g++ >/dev/null 2>&1; then begin_compiling; fi
 
 packages=()
 need() { # PACKAGE PROGRAM: the package is needed when the program is not there
@@ -109,6 +148,8 @@ if [ ${#packages[@]} -gt 0 ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi
 
+begin_compiling
+
 if [ "$what" = test ]; then
   missing=()
   for major in $majors; do [ -x "$WALE_TEST_PG/$major/bin/postgres" ] || missing+=("$major"); done
@@ -168,19 +209,6 @@ if [ "$what" = test ]; then
     mkdir -p "$tools/azurite"
     npm install --silent --no-audit --no-fund --prefix "$tools/azurite" "azurite@$azurite"
   fi
-  if [ "$("$tools/bin/walrus" --version 2>/dev/null)" != "walrus $walrus" ]; then
-    say "compiling walrus $walrus in $tools"
-    # Not optimised: it is quick enough for a small cluster, and half the work to compile.
-    cargo install -q --debug wal-rus@$walrus --locked --root "$tools"
-  fi
-  if [ "$("$tools/bin/cargo-fuzz" --version 2>/dev/null)" != "cargo-fuzz $cargo_fuzz" ]; then
-    say "compiling cargo-fuzz $cargo_fuzz in $tools"
-    cargo install -q cargo-fuzz@$cargo_fuzz --locked --root "$tools"
-  fi
-  if [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $cargo_deny" ]; then
-    say "compiling cargo-deny $cargo_deny in $tools"
-    cargo install -q cargo-deny@$cargo_deny --locked --root "$tools"
-  fi
 fi
 if [ "$what" != demo ]; then
   # Debian's own interpreter: the servers' archiver runs WAL-E as user postgres, who cannot enter root's home.
@@ -193,10 +221,6 @@ if [ "$what" != demo ]; then
       say "WAL-E $wal_e needs a Python before 3.12: the tests with it will be skipped"
     fi
   fi
-  if [ "$("$tools/bin/s3s-fs" --version 2>/dev/null)" != "s3s-fs $s3s_fs" ]; then
-    say "compiling s3s-fs $s3s_fs in $tools"
-    cargo install -q s3s-fs@$s3s_fs --locked --features binary --root "$tools"
-  fi
 fi
 if [ "$what" = bench ]; then
   if ! ls -d "$tools"/barman/lib/python3*/site-packages/barman-$barman.dist-info >/dev/null 2>&1; then
@@ -204,10 +228,6 @@ if [ "$what" = bench ]; then
     /usr/bin/python3 -m venv --clear "$tools/barman"
     "$tools/barman/bin/pip" install -q --disable-pip-version-check "barman[cloud,zstandard,lz4]==$barman" psycopg2-binary
   fi
-  # Beside the one of the tests, which is not optimised. Its own lock file names a crate that was withdrawn.
-  if [ "$("$tools/bench/bin/walrus" --version 2>/dev/null)" != "walrus $bench_walrus" ]; then
-    say "compiling walrus $bench_walrus in $tools/bench"
-    cargo install -q wal-rus@$bench_walrus --root "$tools/bench"
-  fi
 fi
+[ -z "$compiling" ] || wait "$compiling"
 say "ready"

@@ -13,6 +13,8 @@ mode=${1:-all}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 export WALE_TEST_SKIPS=$out/skips WALE_TEST_PG=${WALE_TEST_PG:-/var/tmp/wale-pg}
+# Three at a time for each core: of a second, an integration test computes a quarter and waits for servers and time-outs the rest.
+export WALE_TEST_THREADS=${WALE_TEST_THREADS:-$((3 * $(nproc)))}
 : >"$WALE_TEST_SKIPS"
 : >"$out/failed"
 failed_steps=0
@@ -51,7 +53,7 @@ matrix() {
   for major in ${WALE_TEST_MAJORS:-$(bash scripts/pg-matrix.sh majors)}; do
     start=$SECONDS
     WALE_TEST_MAJORS=$major cargo test -q --workspace --test it --locked --no-fail-fast -- on_every_major \
-      --test-threads="${WALE_TEST_THREADS:-4}" >"$out/major" 2>&1
+      --test-threads="$WALE_TEST_THREADS" >"$out/major" 2>&1
     ended=$?
     passed=$(sed -n 's/^test result:.* \([0-9]*\) passed.*/\1/p' "$out/major")
     failed=$(sed -n 's/^test result:.* \([0-9]*\) failed.*/\1/p' "$out/major")
@@ -144,8 +146,15 @@ if [ "$mode" = all ]; then built=(); else built=("${kinds[@]}"); fi
 step "the tests compile" cargo test "${own[@]}" "${built[@]}" --no-run
 step "generated documents are current" cargo run -q --locked -p xtask -- docs --check "${CARGO_TARGET_DIR:-target}/debug/wale"
 
-# Its last step is the linker's, on one core.
-[ "$mode" != all ] || begun static make --no-print-directory build
+# What ships, and the fuzz targets, one after the other: minutes, of which the last steps are the linker's, on one core. The integration
+# tests wait for servers most of their time, so it is built beside them, and what needs it comes last.
+background() {
+  local status=0
+  nice -n 19 make --no-print-directory build || status=$?
+  [ "${WALE_TEST_FUZZ_SECONDS:-3}" = 0 ] || nice -n 19 bash scripts/fuzz.sh build || true
+  return "$status"
+}
+[ "$mode" != all ] || begun static background
 printf '== unit tests\n'
 INSTA_UPDATE=no cargo test "${own[@]}" "${kinds[@]}" -- "${times[@]}" 2>&1 | tee "$out/unit" | grep -E '^(test result|test .* FAILED|error|warning: unused)|panicked'
 unit=${PIPESTATUS[0]}
@@ -155,13 +164,11 @@ doc=${PIPESTATUS[0]}
 it=0
 : >"$out/it"
 if [ "$mode" = all ]; then
-  step "the static binary for the image" joined static
-  [ "${WALE_TEST_FUZZ_SECONDS:-3}" = 0 ] || begun fuzz nice -n 19 bash scripts/fuzz.sh build
-  export WALE_STATIC=$PWD/target/x86_64-unknown-linux-gnu/release/wale
   printf '== integration tests on real servers\n'
-  cargo test "${own[@]}" --test it -- --skip matrix_ --test-threads="${WALE_TEST_THREADS:-4}" \
-    "${times[@]}" 2>&1 | tee "$out/it"
+  cargo test "${own[@]}" --test it -- --skip matrix_ --skip image:: --skip memory_bound:: \
+    --test-threads="$WALE_TEST_THREADS" "${times[@]}" 2>&1 | tee "$out/it"
   it=${PIPESTATUS[0]}
+  step "the static binary for the image" joined static
 fi
 fuzz=0
 : >"$out/fuzz"
@@ -169,10 +176,19 @@ if [ "$mode" = all ] && [ "${WALE_TEST_FUZZ_SECONDS:-3}" = 0 ]; then
   echo "fuzz targets: WALE_TEST_FUZZ_SECONDS=0" >>"$WALE_TEST_SKIPS"
 elif [ "$mode" = all ]; then
   # What failed to build is told by the run, which builds what is missing.
-  joined fuzz >/dev/null
+  begun fuzz bash scripts/fuzz.sh "${WALE_TEST_FUZZ_SECONDS:-3}"
+fi
+if [ "$mode" = all ]; then
+  export WALE_STATIC=$PWD/target/x86_64-unknown-linux-gnu/release/wale
+  printf '== integration tests of the static binary\n'
+  cargo test "${own[@]}" --test it -- image:: memory_bound:: --test-threads="$WALE_TEST_THREADS" "${times[@]}" 2>&1 | tee -a "$out/it"
+  it=$((it + PIPESTATUS[0]))
+fi
+if [ -e "$out/fuzz.pid" ]; then
   printf '== fuzz targets, %s seconds each\n' "${WALE_TEST_FUZZ_SECONDS:-3}"
-  bash scripts/fuzz.sh "${WALE_TEST_FUZZ_SECONDS:-3}" 2>&1 | tee "$out/fuzz"
-  fuzz=${PIPESTATUS[0]}
+  joined fuzz || fuzz=1
+  cat "$out/fuzz.log" >"$out/fuzz"
+  [ "$fuzz" != 0 ] || cat "$out/fuzz"
 fi
 for part in unit doc; do
   [ "${!part}" = 0 ] || sed -n '/^failures:/,$p' "$out/$part"

@@ -32,11 +32,11 @@ fuzz_target!(|data: &[u8]| {
         file.push('\n');
     }
     let loaded = config::Loaded::for_test(&[], &file);
-    let mut shown = format!("{:?}{:?}", loaded.warnings, loaded.shown);
+    let mut shown = format!("{:?}{:?}", loaded.warnings, loaded.shown());
     if let Err(error) = loaded.require_all() {
         shown.push_str(&format!("{} {:?} {:?}", error.message, error.detail, error.hint));
     }
-    shown.push_str(&config::show_text(&loaded.shown));
-    shown.push_str(&config::show_json(&loaded.shown).to_string());
+    shown.push_str(&config::show_text(&loaded.shown()));
+    shown.push_str(&config::show_json(&loaded.shown()).to_string());
     assert!(!shown.contains(CANARY), "{shown}");
 });

@@ -204,10 +204,17 @@ impl HandOver {
         &self.wal
     }
 
-    /// Whether a client waits there, alive: it and the sidecar see one volume.
-    #[must_use]
-    pub fn is_awaited(&self, nonce: &Nonce) -> bool {
-        self.place(nonce).is_ok()
+    /// The place of a client that waits there, alive: it and the sidecar see one volume.
+    ///
+    /// # Errors
+    /// When there is none, or nobody holds its lock.
+    pub fn awaited(&self, nonce: &Nonce) -> io::Result<AwaitedPlace> {
+        let above = open_folder(self.open()?, FOLDER)?;
+        let own = open_folder(&above, nonce.as_str())?;
+        let nonce = nonce.clone();
+        let place = AwaitedPlace { above, own, nonce };
+        place.check()?;
+        Ok(place)
     }
 
     /// A file in the directory's file system, with the directory's owner and the rights of WAL, and without a name.
@@ -230,17 +237,6 @@ impl HandOver {
         Ok(UnnamedFile { file })
     }
 
-    /// Puts a file that was flushed into a client's place.
-    ///
-    /// # Errors
-    /// When nobody waits there any more, or the place has a file already. A server whose command is alive is still in recovery.
-    pub fn give(&self, file: &UnnamedFile, nonce: &Nonce) -> io::Result<()> {
-        let place = self.place(nonce)?;
-        let unnamed = format!("/proc/self/fd/{}", file.file.as_raw_fd());
-        rustix::fs::linkat(CWD, unnamed, &place, FILE, AtFlags::SYMLINK_FOLLOW)?;
-        Ok(())
-    }
-
     /// Removes the places of clients that are gone. Whether places are left, whose clients live.
     ///
     /// # Errors
@@ -252,21 +248,7 @@ impl HandOver {
             Err(Errno::NOENT) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let mut is_used = false;
-        for entry in Dir::read_from(&above)? {
-            let entry = entry?;
-            let Some(nonce) = entry.file_name().to_str().ok().and_then(Nonce::parse) else {
-                continue;
-            };
-            let Ok(place) = open_folder(&above, nonce.as_str()) else {
-                continue;
-            };
-            if flock(&place, FlockOperation::NonBlockingLockExclusive).is_err() {
-                is_used = true;
-            } else if let Err(error) = remove_place(&above, &place, nonce.as_str()) {
-                tracing::debug!(%nonce, %error, "what a client left beside the WAL cannot be removed");
-            }
-        }
+        let is_used = sweep_in(&above, None)?;
         // It goes when it is empty.
         let _ = rustix::fs::unlinkat(&wal, FOLDER, AtFlags::REMOVEDIR);
         Ok(is_used)
@@ -275,13 +257,63 @@ impl HandOver {
     fn open(&self) -> rustix::io::Result<OwnedFd> {
         rustix::fs::open(&self.wal, FOLDER_FLAGS, Mode::empty())
     }
+}
 
-    /// The place of a client that holds its lock.
-    fn place(&self, nonce: &Nonce) -> rustix::io::Result<OwnedFd> {
-        let above = open_folder(self.open()?, FOLDER)?;
-        let place = open_folder(above, nonce.as_str())?;
-        match flock(&place, FlockOperation::NonBlockingLockShared) {
-            Err(Errno::WOULDBLOCK) => Ok(place),
+/// Removes the places whose clients are gone, but for the spared one, which is not looked at. Whether places are left, whose clients live.
+fn sweep_in(above: &OwnedFd, spared: Option<&Nonce>) -> io::Result<bool> {
+    let mut is_used = false;
+    for entry in Dir::read_from(above)? {
+        let entry = entry?;
+        let Some(nonce) = entry.file_name().to_str().ok().and_then(Nonce::parse) else {
+            continue;
+        };
+        if spared == Some(&nonce) {
+            continue;
+        }
+        let Ok(place) = open_folder(above, nonce.as_str()) else {
+            continue;
+        };
+        if flock(&place, FlockOperation::NonBlockingLockExclusive).is_err() {
+            is_used = true;
+        } else if let Err(error) = remove_place(above, &place, nonce.as_str()) {
+            tracing::debug!(%nonce, %error, "what a client left beside the WAL cannot be removed");
+        }
+    }
+    Ok(is_used)
+}
+
+/// The place of a client that waits for a file, as the sidecar sees it: opened once, from the question to the answer.
+#[derive(Debug)]
+pub struct AwaitedPlace {
+    above: OwnedFd,
+    own: OwnedFd,
+    nonce: Nonce,
+}
+
+impl AwaitedPlace {
+    /// Removes what other clients have left that are gone.
+    ///
+    /// # Errors
+    /// When the folder cannot be read. What cannot be removed is left.
+    pub fn sweep_others(&self) -> io::Result<()> {
+        sweep_in(&self.above, Some(&self.nonce)).map(drop)
+    }
+
+    /// Puts a file into it that was flushed.
+    ///
+    /// # Errors
+    /// When nobody waits there any more, or the place has a file already. A server whose command is alive is still in recovery.
+    pub fn give(&self, file: &UnnamedFile) -> io::Result<()> {
+        self.check()?;
+        let unnamed = format!("/proc/self/fd/{}", file.file.as_raw_fd());
+        rustix::fs::linkat(CWD, unnamed, &self.own, FILE, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(())
+    }
+
+    /// Whether its client holds the lock.
+    fn check(&self) -> rustix::io::Result<()> {
+        match flock(&self.own, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Ok(()),
             Ok(()) => Err(Errno::OWNERDEAD),
             Err(error) => Err(error),
         }
@@ -356,6 +388,14 @@ mod tests {
             file
         }
 
+        fn is_awaited(&self, nonce: &Nonce) -> bool {
+            self.over.awaited(nonce).is_ok()
+        }
+
+        fn give(&self, file: &UnnamedFile, nonce: &Nonce) -> io::Result<()> {
+            self.over.awaited(nonce)?.give(file)
+        }
+
         fn path_of(&self, nonce: &Nonce) -> PathBuf {
             self.wal.path().join(FOLDER).join(nonce.as_str())
         }
@@ -378,10 +418,14 @@ mod tests {
         let file = scene.file(b"segment");
         assert_eq!(scene.left(), 1, "it has no name");
         let place = scene.place();
-        assert!(scene.over.is_awaited(place.nonce()));
-        scene.over.give(&file, place.nonce()).unwrap();
-        assert!(scene.over.give(&file, place.nonce()).is_err(), "once");
+        assert!(scene.is_awaited(place.nonce()));
+        scene.give(&file, place.nonce()).unwrap();
+        assert!(scene.give(&file, place.nonce()).is_err(), "once");
+        let opened = scene.over.awaited(place.nonce()).unwrap();
+        opened.sweep_others().unwrap();
         place.take(7).unwrap();
+        let late = opened.give(&scene.file(b"segment"));
+        assert!(late.is_err(), "the place is gone");
         assert_eq!(fs::read(&scene.destination).unwrap(), b"segment");
         let mode = fs::metadata(&scene.destination)
             .unwrap()
@@ -397,13 +441,13 @@ mod tests {
         let file = scene.file(b"segment");
         let other = tempfile::tempdir().unwrap();
         let elsewhere = TakingPlace::beside(&other.path().join("RECOVERYXLOG")).unwrap();
-        assert!(!scene.over.is_awaited(elsewhere.nonce()), "another volume");
-        assert!(scene.over.give(&file, elsewhere.nonce()).is_err());
+        assert!(!scene.is_awaited(elsewhere.nonce()), "another volume");
+        assert!(scene.give(&file, elsewhere.nonce()).is_err());
         assert!(elsewhere.take(7).is_err());
         let gone = scene.place();
         let nonce = gone.nonce().clone();
         drop(gone);
-        assert!(scene.over.give(&file, &nonce).is_err());
+        assert!(scene.give(&file, &nonce).is_err());
         assert_eq!(
             (scene.left(), fs::read_dir(other.path()).unwrap().count()),
             (0, 0)
@@ -440,10 +484,7 @@ mod tests {
             let scene = scene();
             let place = scene.place();
             let path = scene.path_of(place.nonce()).join(FILE);
-            scene
-                .over
-                .give(&scene.file(b"segment"), place.nonce())
-                .unwrap();
+            scene.give(&scene.file(b"segment"), place.nonce()).unwrap();
             fs::remove_file(&path).unwrap();
             swap(&path);
             assert!(place.take(7).is_err(), "{number}");
@@ -468,8 +509,8 @@ mod tests {
             // All but the link is as if a client waited.
             let lock = File::open(folder).unwrap();
             flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
-            assert!(!scene.over.is_awaited(&nonce));
-            assert!(scene.over.give(&file, &nonce).is_err());
+            assert!(!scene.is_awaited(&nonce));
+            assert!(scene.give(&file, &nonce).is_err());
         };
         refused(outside.path());
         scene.over.sweep().unwrap();
@@ -489,20 +530,25 @@ mod tests {
         assert!(!scene.over.sweep().unwrap(), "nothing is there");
         let (dead, living) = (scene.place(), scene.place());
         for place in [&dead, &living] {
-            scene
-                .over
-                .give(&scene.file(b"segment"), place.nonce())
-                .unwrap();
+            scene.give(&scene.file(b"segment"), place.nonce()).unwrap();
         }
         let late = scene.place();
         let nonce = late.nonce().clone();
+        let opened = scene.over.awaited(&nonce).unwrap();
         kill(late);
-        assert!(scene.over.give(&scene.file(b"segment"), &nonce).is_err());
+        assert!(scene.give(&scene.file(b"segment"), &nonce).is_err());
+        let given = opened.give(&scene.file(b"segment"));
+        assert!(given.is_err(), "its client died meanwhile");
+        drop(opened);
         kill(dead);
         let foreign = scene.wal.path().join(FOLDER).join("somebody's");
         fs::write(&foreign, "x").unwrap();
+        let opened = scene.over.awaited(living.nonce()).unwrap();
+        opened.sweep_others().unwrap();
+        let left = || fs::read_dir(scene.wal.path().join(FOLDER)).unwrap().count();
+        assert_eq!(left(), 2, "the living one's, and what is not understood");
         assert!(scene.over.sweep().unwrap());
-        assert!(scene.over.is_awaited(living.nonce()));
+        assert!(scene.is_awaited(living.nonce()));
         living.take(7).unwrap();
         assert!(!scene.over.sweep().unwrap());
         assert!(foreign.exists(), "what is not understood stays");

@@ -1,4 +1,4 @@
-//! PostgreSQL's vocabulary as types: positions, names, labels, the control file, the WAL page header, pages.
+//! PostgreSQL's vocabulary as types: positions, names, labels, the control file, the WAL page header, pages, time zones.
 //!
 //! What the room is for: every number and name that PostgreSQL writes down gets a type here, and a value of that type
 //! is valid. What it refuses to know: files, sockets, threads, archives. All input is bytes or text that somebody else
@@ -47,6 +47,7 @@ pub mod exclusion;
 pub mod page;
 mod parameter_change;
 pub mod relation;
+mod zone;
 
 pub use archive_file_name::ArchiveFileName;
 pub use backup_label::{BackupFrom, BackupLabel, BackupLabelError};
@@ -65,3 +66,4 @@ pub use timeline::{InvalidTimeline, TimelineId};
 pub use timeline_history::{InvalidTimelineHistory, ParentTimeline, Stretch, TimelineHistory};
 pub use wal_header::{HeaderExpectation, WalHeaderError, WalPageHeader};
 pub use wal_segment::{InvalidWalSegmentSize, WalSegmentError, WalSegmentName, WalSegmentSize};
+pub use zone::{Zone, ZoneOffset};

@@ -7,16 +7,16 @@
 //! read the first as seconds. Day of month and day of week combine as OR, as in cron.
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use wale_pg::Zone;
 
 /// A cron line that will come due, and the zone whose wall clock it speaks of.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     text: String,
     cron: Cron,
-    zone: Tz,
+    zone: Zone,
 }
 
 impl Schedule {
@@ -27,11 +27,12 @@ impl Schedule {
     /// One line that says what is wrong: not five fields, a value out of range, or a date that never comes.
     ///
     /// ```
+    /// use wale_pg::Zone;
     /// use wale_service::Schedule;
-    /// assert!(Schedule::parse("30 3 * * *", chrono_tz::Europe::Berlin).is_ok());
-    /// assert!(Schedule::parse("0 30 3 * * *", chrono_tz::UTC).is_err());
+    /// assert!(Schedule::parse("30 3 * * *", Zone::named("Europe/Berlin").unwrap()).is_ok());
+    /// assert!(Schedule::parse("0 30 3 * * *", Zone::UTC).is_err());
     /// ```
-    pub fn parse(cron: &str, zone: Tz) -> Result<Self, String> {
+    pub fn parse(cron: &str, zone: Zone) -> Result<Self, String> {
         if cron.contains(['"', '\'']) {
             return Err(format!(
                 "{} holds quotes, which no schedule has: only a shell takes them off",
@@ -72,7 +73,7 @@ impl Schedule {
 
     /// The same in another zone.
     #[must_use]
-    pub fn in_zone(self, zone: Tz) -> Self {
+    pub fn in_zone(self, zone: Zone) -> Self {
         Self { zone, ..self }
     }
 
@@ -154,7 +155,7 @@ mod tests {
             ("0 0 * * 8", "the day of week 8"),
             ("0 0 * *", "has 4 fields"),
         ] {
-            let problem = Schedule::parse(text, Tz::UTC).unwrap_err();
+            let problem = Schedule::parse(text, Zone::UTC).unwrap_err();
             assert!(problem.contains(told), "{text}: {problem}");
         }
     }
@@ -169,7 +170,7 @@ mod tests {
             "59 23 31 12 *",
             "0 0 29 2 *",
         ] {
-            assert!(Schedule::parse(good, Tz::UTC).is_ok(), "{good}");
+            assert!(Schedule::parse(good, Zone::UTC).is_ok(), "{good}");
         }
         let bad = [
             "",
@@ -189,7 +190,10 @@ mod tests {
             "0 0 * * \u{1f600}",
         ];
         for text in bad {
-            assert!(Schedule::parse(text, Tz::UTC).is_err(), "{text} was taken");
+            assert!(
+                Schedule::parse(text, Zone::UTC).is_err(),
+                "{text} was taken"
+            );
         }
     }
 
@@ -198,45 +202,45 @@ mod tests {
         let cases = [
             (
                 "0 0 * * *",
-                Tz::UTC,
+                Zone::UTC,
                 "2026-03-01T00:00:00Z",
                 "2026-03-02T00:00:00Z",
             ),
             (
                 "0 0 * * *",
-                Tz::UTC,
+                Zone::UTC,
                 "2026-03-01T00:00:01Z",
                 "2026-03-02T00:00:00Z",
             ),
             (
                 "0 0 * * *",
-                Tz::Europe__Berlin,
+                Zone::named("Europe/Berlin").unwrap(),
                 "2026-01-10T22:59:59Z",
                 "2026-01-10T23:00:00Z",
             ),
             (
                 "0 0 * * *",
-                Tz::Europe__Berlin,
+                Zone::named("Europe/Berlin").unwrap(),
                 "2026-07-10T21:59:59Z",
                 "2026-07-10T22:00:00Z",
             ),
             // Day of month or day of week: the 15th, or a Monday.
             (
                 "0 0 15 * 1",
-                Tz::UTC,
+                Zone::UTC,
                 "2026-06-09T00:00:00Z",
                 "2026-06-15T00:00:00Z",
             ),
             (
                 "0 0 13 * 1",
-                Tz::UTC,
+                Zone::UTC,
                 "2026-06-09T00:00:00Z",
                 "2026-06-13T00:00:00Z",
             ),
             // 02:30 does not exist on this night in Berlin: the run is not lost.
             (
                 "30 2 * * *",
-                Tz::Europe__Berlin,
+                Zone::named("Europe/Berlin").unwrap(),
                 "2026-03-28T12:00:00Z",
                 "2026-03-29T01:00:00Z",
             ),
@@ -246,14 +250,14 @@ mod tests {
             assert_eq!(
                 schedule.next_after(at(after)),
                 Some(at(expected)),
-                "{cron} {zone} {after}"
+                "{cron} {zone:?} {after}"
             );
         }
     }
 
     #[test]
     fn a_missed_run_is_found_once() {
-        let schedule = Schedule::parse("0 0 * * *", Tz::UTC).unwrap();
+        let schedule = Schedule::parse("0 0 * * *", Zone::UTC).unwrap();
         let cases = [
             ("2026-03-01T00:00:02Z", "2026-03-01T23:59:59Z", None),
             (

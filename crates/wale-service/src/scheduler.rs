@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_next_step_follows_the_clock() {
-        let schedule = Schedule::parse("0 0 * * *", chrono_tz::UTC).unwrap();
+        let schedule = Schedule::parse("0 0 * * *", wale_pg::Zone::UTC).unwrap();
         let run = |slot| Some(Step::Run(at(slot)));
         let wait = |until, sleep| {
             Some(Step::Wait {
@@ -312,7 +312,7 @@ mod tests {
         let (backups, _, journal) = backups(script);
         let clock = Clock::fixed(at("2026-03-01T00:00:30Z"));
         let scheduler = Scheduler {
-            schedule: Schedule::parse("* * * * *", chrono_tz::UTC).unwrap(),
+            schedule: Schedule::parse("* * * * *", wale_pg::Zone::UTC).unwrap(),
             role: Role::Any,
             backups,
             clock: clock.clone(),

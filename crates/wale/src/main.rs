@@ -55,7 +55,11 @@ fn run(invocation: &Invocation) -> u8 {
         Face::Wale => Several::Refused,
         Face::WalE => Several::FirstOfWalE,
     };
-    let loaded = Loaded::of_process(invocation.flags.clone(), several);
+    let flags = invocation.flags.clone();
+    let loaded = match invocation.verb {
+        Verb::Client(_) => Loaded::of_client(flags),
+        _ => Loaded::of_process(flags, several),
+    };
     let bar = ProgressBar::hidden();
     let settings = &loaded.settings;
     let format = match invocation.face {

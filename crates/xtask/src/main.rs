@@ -1,6 +1,6 @@
 //! Work on the repository itself: `cargo run -p xtask -- docs` writes the generated pages,
 //! `cargo run -p xtask -- tidy` checks the rules that a program can check, `cargo run -p xtask -- parts FOLDER` says
-//! whose work the binary holds, and `… provenance` where an image comes from.
+//! whose work the binary holds, `… provenance` where an image comes from, and `… zones` makes wale-pg's time zones.
 //!
 //! Knows nothing of what wale does: the pages come from the program, the rules from
 //! `ARCHITECTURE.md`.
@@ -23,11 +23,12 @@ mod source;
 mod tidy;
 mod tokens;
 mod walls;
+mod zones;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo run -p xtask -- docs [--check] [PROGRAM] | tidy [--lower] | parts FOLDER | provenance BINARY IMAGE ID FILE";
+const USAGE: &str = "usage: cargo run -p xtask -- docs [--check] [PROGRAM] | tidy [--lower] | parts FOLDER | provenance BINARY IMAGE ID FILE | zones";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         ["docs", program] => docs::write(&root(), Some(program.as_ref())),
         ["tidy"] => tidy::run(&root()),
         ["tidy", "--lower"] => tidy::lower(&root()),
+        ["zones"] => zones::write(&root()),
         ["parts", folder] => parts::write(&root(), folder.as_ref()),
         ["provenance", binary, image, id, file] => {
             provenance::write(&root(), binary.as_ref(), (image, id), file.as_ref())

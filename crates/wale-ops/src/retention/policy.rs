@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
-use chrono_tz::Tz;
+use wale_pg::Zone;
 
 use super::facts::BackupFacts;
 
@@ -25,7 +25,7 @@ pub struct Policy {
     /// The last backup of each of so many months that have one.
     pub monthly: Option<u32>,
     /// Where days, weeks and months begin at midnight.
-    pub zone: Tz,
+    pub zone: Zone,
     /// How much WAL goes with backups that only the calendar or a mark keeps.
     pub wal: WalRetention,
 }
@@ -62,7 +62,7 @@ impl Default for Policy {
             daily: None,
             weekly: None,
             monthly: None,
-            zone: Tz::UTC,
+            zone: Zone::UTC,
             wal: WalRetention::All,
         }
     }
@@ -313,13 +313,13 @@ mod tests {
         let times = ["2026-01-01T22:30:00Z", "2026-01-01T23:00:00Z"];
         let berlin = Policy {
             daily: Some(2),
-            zone: chrono_tz::Europe::Berlin,
+            zone: Zone::named("Europe/Berlin").unwrap(),
             ..Policy::default()
         };
         let now = "2026-01-02T00:00:00Z";
         assert_eq!(kept(&berlin, now, &times), [0, 1]);
         let utc = Policy {
-            zone: Tz::UTC,
+            zone: Zone::UTC,
             ..berlin
         };
         assert_eq!(kept(&utc, now, &times), [1]);

@@ -179,14 +179,14 @@ impl Fetcher {
         let (Some(hands), Some(nonce), Some(_)) = (&self.hands, nonce, name.segment()) else {
             return self.fetch(name).await.map(Delivery::Sent);
         };
-        let Some(free) = hands.look(nonce, self.data_directory.clone()).await else {
+        let Some((place, free)) = hands.look(nonce, self.data_directory.clone()).await else {
             return self.fetch(name).await.map(Delivery::Sent);
         };
         let over = hands.over().clone();
         let destination = Destination::Taker { over, free };
         let mut fetched = self.fetch_for(name, Some(&destination)).await?;
         if let Some(Landed::Unnamed(file)) = fetched.landed.take() {
-            let Some(file) = self.counted(hands.give(file, nonce).await)? else {
+            let Some(file) = self.counted(Hands::give(file, place).await)? else {
                 self.stats_mut().handed_over += 1;
                 return Ok(Delivery::HandedOver(fetched.size));
             };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use wale_cluster::hand_over::{HandOver, Nonce, UnnamedFile};
+use wale_cluster::hand_over::{AwaitedPlace, HandOver, Nonce, UnnamedFile};
 use wale_cluster::{DataDirectory, WalDirectory};
 use wale_pipeline::blocking;
 
@@ -45,15 +45,17 @@ impl Hands {
         &self.over
     }
 
-    /// The free bytes of the WAL's volume, if the client of this nonce waits there and may be given a file. What others have left is
-    /// swept before.
-    pub(super) async fn look(&self, nonce: &Nonce, data: Option<PathBuf>) -> Option<u64> {
+    /// The place of this nonce's client and the free bytes of the WAL's volume, if it waits there and may be given a file. What
+    /// others have left is swept before.
+    pub(super) async fn look(
+        &self,
+        nonce: &Nonce,
+        data: Option<PathBuf>,
+    ) -> Option<(AwaitedPlace, u64)> {
         let (over, nonce) = (self.over.clone(), nonce.clone());
         let look = move || {
-            if !over.is_awaited(&nonce) {
-                return None;
-            }
-            if let Err(error) = over.sweep() {
+            let place = over.awaited(&nonce).ok()?;
+            if let Err(error) = place.sweep_others() {
                 tracing::debug!(%error, "what clients leave beside the WAL is not swept");
             }
             let wal = over.wal_directory();
@@ -65,11 +67,11 @@ impl Hands {
                 );
                 return None;
             }
-            Some(WalDirectory::at(wal).free_bytes().unwrap_or(0))
+            Some((place, WalDirectory::at(wal).free_bytes().unwrap_or(0)))
         };
-        let free = blocking(look).await.ok()??;
+        let found = blocking(look).await.ok()??;
         self.watch();
-        Some(free)
+        Some(found)
     }
 
     /// Gives a file. `None`: it is given; otherwise it comes back, to be sent.
@@ -77,12 +79,10 @@ impl Hands {
     /// # Errors
     /// A bug.
     pub(super) async fn give(
-        &self,
         file: UnnamedFile,
-        nonce: &Nonce,
+        place: AwaitedPlace,
     ) -> Result<Option<UnnamedFile>> {
-        let (over, nonce) = (self.over.clone(), nonce.clone());
-        let give = move || match over.give(&file, &nonce) {
+        let give = move || match place.give(&file) {
             Ok(()) => None,
             Err(error) => {
                 tracing::debug!(%error, "a WAL file could not be given, and its bytes are sent");

@@ -386,7 +386,7 @@ async fn a_run_missed_while_down_is_caught_up_once() {
     first.stop().await.unwrap();
     clock.advance(chrono::TimeDelta::days(3));
     let mut bench = bench_at(memory, clock);
-    bench.options.schedule = Some(crate::Schedule::parse("0 0 * * *", chrono_tz::UTC).unwrap());
+    bench.options.schedule = Some(crate::Schedule::parse("0 0 * * *", wale_pg::Zone::UTC).unwrap());
     let script = Scripted::new([]);
     let second = bench.start(Some(script.clone())).await;
     eventually("the run that was missed", || async {

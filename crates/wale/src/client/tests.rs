@@ -322,7 +322,7 @@ fn a_file_that_the_sidecar_put_beside_the_destination_is_taken() {
         let nonce = nonce_of(head);
         let mut file = over.file().unwrap();
         file.write_all(b"segment").unwrap();
-        over.give(&file, &nonce).unwrap();
+        over.awaited(&nonce).unwrap().give(&file).unwrap();
         handed(&nonce, NAME, 7)
     });
     assert_eq!((result, again), (Ok(()), None), "one request");

@@ -13,7 +13,6 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use tracing_subscriber::filter::Targets;
 use wale_cluster::recovery::RestoreClient;
 use wale_cluster::{Checkpoint, Secret, SslMode};
@@ -28,6 +27,7 @@ use wale_ops::retention::{DEFAULT_REQUEST_INTERVAL, WalRetention};
 use wale_ops::verify::Share;
 use wale_ops::wal_fetch::folder::WINDOW_MAX;
 use wale_ops::wal_push::LOOK_AHEAD_MAX;
+use wale_pg::Zone;
 use wale_service::{Schedule, TokenFor};
 use wale_storage::{
     AzureChecksum, AzureEndpoint, GcsEndpoint, S3Endpoint, SwiftInterface, UploadChecksum,
@@ -597,7 +597,7 @@ settings! {
         "How long after the beginning of the newest base backup /backup-push may begin another one; before that it \
          answers 503. 0 takes one whenever it is asked for.")
         .default("0");
-    TZ: Tz = Setting::new(Sidecar, &ZONE,
+    TZ: Zone = Setting::new(Sidecar, &ZONE,
         "The time zone of CRON_TIMING.").default("UTC");
     WALE_INIT_LOCKFILE: PathBuf = Setting::new(Sidecar, &PATH,
         "The lock file for which the database container waits. The sidecar removes it when PostgreSQL may start.")

@@ -74,8 +74,6 @@ pub(crate) struct Loaded {
     mistakes: Vec<Mistake>,
     /// Names without effect.
     pub(crate) warnings: Vec<String>,
-    /// Every setting as `config show` prints it.
-    pub(crate) shown: Vec<Shown>,
     /// The archives after the first, by their numbers.
     pub(crate) further: Vec<FurtherArchive>,
 }
@@ -86,6 +84,23 @@ impl Loaded {
         let mut sources = Sources::of_process(flags);
         sources.several = several;
         Self::from_sources(sources)
+    }
+
+    /// Reads what a client of the sidecar needs: it runs for each segment, and every other setting would be parsed, and the
+    /// machine be asked for its defaults, for nothing. No warnings, and no mistakes but those of the client's groups.
+    pub(crate) fn of_client(flags: Flags) -> Self {
+        Self::of_endpoint(Sources::of_process(flags))
+    }
+
+    fn of_endpoint(sources: Sources) -> Self {
+        let mut reader = Reader::new(sources);
+        let settings = Settings::read_endpoint(&mut reader);
+        Self {
+            settings,
+            mistakes: reader.shown_mistakes(),
+            warnings: Vec::new(),
+            further: Vec::new(),
+        }
     }
 
     /// Reads the settings of another archive: this file, and of the environment only what belongs to the machine.
@@ -150,12 +165,6 @@ impl Loaded {
                 .map(|warning| numbered::with_numbers(&warning, number))
                 .collect();
             loaded.warnings.extend(news);
-            let values = one.settings.values();
-            let shown = SETTINGS
-                .iter()
-                .filter(|setting| numbered::is_of_one_archive(setting.facts()));
-            let shown = shown.filter_map(|setting| Shown::of_archive(*setting, values, number));
-            loaded.shown.extend(shown);
             loaded.mistakes.extend(mistakes.iter().cloned());
             loaded.further.push(FurtherArchive {
                 number,
@@ -175,18 +184,7 @@ impl Loaded {
         let mut reader = Reader::new(sources);
         let settings = Settings::read(&mut reader);
         reader.refuse_what_is_not_built();
-        let mut mistakes: Vec<Mistake> = Vec::new();
-        for mistake in std::mem::take(&mut reader.mistakes) {
-            let mistake = reader.without_secrets(mistake);
-            // A setting that several parts read is wrong once.
-            if !mistakes.contains(&mistake) {
-                mistakes.push(mistake);
-            }
-        }
-        let shown = SETTINGS
-            .iter()
-            .map(|setting| Shown::of(*setting, reader.values()))
-            .collect();
+        let mistakes = reader.shown_mistakes();
         let mut warnings = reader.warnings();
         if matches!(settings.place, Some(Place::Directory(_))) {
             let told = settings::places()
@@ -195,14 +193,26 @@ impl Loaded {
             warnings.extend(told);
         }
         warnings.extend(settings.encryption.warnings.iter().cloned());
-        mistakes.sort_by_key(|mistake| mistake.group);
         Self {
             settings,
             mistakes,
             warnings,
-            shown,
             further: Vec::new(),
         }
+    }
+
+    /// Every setting as `config show` prints it.
+    pub(crate) fn shown(&self) -> Vec<Shown> {
+        let of_first = SETTINGS
+            .iter()
+            .map(|setting| Shown::of(*setting, self.settings.values()));
+        let of_others = self.further.iter().flat_map(|one| {
+            let own = SETTINGS
+                .iter()
+                .filter(|setting| numbered::is_of_one_archive(setting.facts()));
+            own.filter_map(|setting| Shown::of_archive(*setting, one.settings.values(), one.number))
+        });
+        of_first.chain(of_others).collect()
     }
 
     /// The settings for a verb that uses these groups (and [`Group::Program`], which all use).

@@ -92,8 +92,21 @@ impl Reader {
         }
     }
 
+    /// What was wrong as it may be shown, each once though several parts read a setting, by group.
+    pub(crate) fn shown_mistakes(&mut self) -> Vec<Mistake> {
+        let mut mistakes: Vec<Mistake> = Vec::new();
+        for mistake in std::mem::take(&mut self.mistakes) {
+            let mistake = self.without_secrets(mistake);
+            if !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
+            }
+        }
+        mistakes.sort_by_key(|mistake| mistake.group);
+        mistakes
+    }
+
     /// A mistake as it may be shown. Many a parser quotes what it refuses.
-    pub(crate) fn without_secrets(&self, mistake: Mistake) -> Mistake {
+    fn without_secrets(&self, mistake: Mistake) -> Mistake {
         let secrets: Vec<String> = SETTINGS
             .iter()
             .filter(|setting| setting.facts().secret)

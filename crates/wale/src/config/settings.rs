@@ -89,6 +89,27 @@ impl Settings {
         }
     }
 
+    /// How the sidecar is reached, and the program's own: no archive, no keys, and no mistake of another group.
+    pub(super) fn read_endpoint(reader: &mut Reader) -> Self {
+        for setting in SETTINGS {
+            if matches!(setting.facts().group, Group::Endpoint | Group::Program) {
+                reader.note(*setting);
+            }
+        }
+        check_token(reader);
+        check_tls(reader);
+        Self {
+            values: reader.values().clone(),
+            place: None,
+            swift: None,
+            s3: None,
+            azure: None,
+            gcs: None,
+            encryption: EncryptionSettings::default(),
+            further: Vec::new(),
+        }
+    }
+
     /// What everything is set to.
     pub(super) fn values(&self) -> &Values {
         &self.values

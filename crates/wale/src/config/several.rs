@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(three.settings.place, Some(Place::Directory("/c".into())));
         assert!(!three.settings.retention().is_set());
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-        let shown = show_text(&loaded.shown);
+        let shown = show_text(&loaded.shown());
         assert!(shown.contains("# Archive 2\n"), "{shown}");
         assert!(shown.contains("# environment WALE_PREFIX_2\n"), "{shown}");
         assert!(!shown.contains("canary"), "{shown}");

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wale_cluster::Secret;
+use wale_pg::Zone;
 use wale_service::Schedule;
 
 use super::value::{self, BadValue, CompressionLevel};
@@ -141,7 +142,7 @@ impl Shape<Option<Schedule>> for Cron {
         if text.is_empty() || text.eq_ignore_ascii_case("off") {
             return Ok(None);
         }
-        let schedule = Schedule::parse(text, chrono_tz::UTC).map_err(|problem| {
+        let schedule = Schedule::parse(text, Zone::UTC).map_err(|problem| {
             BadValue::new(problem).hint("write five fields, as in 0 3 * * *, or off")
         })?;
         Ok(Some(schedule))
@@ -187,4 +188,4 @@ pub(crate) const DURATION: Parsed<Duration> =
 pub(crate) const LEVEL: Parsed<CompressionLevel> =
     Parsed("number, -7 to 19, or `auto`", value::level);
 pub(crate) const SWITCH: Parsed<bool> = Parsed("`on`, `off`", value::switch);
-pub(crate) const ZONE: Parsed<chrono_tz::Tz> = Parsed("time zone name", value::zone);
+pub(crate) const ZONE: Parsed<Zone> = Parsed("time zone name", value::zone);

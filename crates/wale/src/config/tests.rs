@@ -155,6 +155,83 @@ fn a_verb_fails_only_on_the_groups_that_it_uses() {
     );
 }
 
+/// A client parses a part of the settings only, and says of them what everybody else says.
+#[test]
+fn a_client_reads_the_same_and_refuses_the_same() {
+    let cases: &[&[(&str, &str)]] = &[
+        &[],
+        &[
+            ("WALE_SIDECAR_HOSTNAME", "db"),
+            ("WALE_LISTEN_PORT", "5001"),
+            ("WALE_HTTP_TOKEN", "t0ken"),
+        ],
+        &[
+            ("WALE_LISTEN_PORT", "none"),
+            ("WALE_LISTEN_ADDRESS", "here"),
+            ("WALE_LOG", "loud"),
+        ],
+        &[
+            ("WALE_HTTP_TOKEN", "with space"),
+            ("WALE_HTTP_TOKEN_FILE", "/nonexistent"),
+        ],
+        &[
+            ("WALE_HTTP_TOKEN_FOR", "reads"),
+            ("WALE_TLS_CERT_FILE", "/c.pem"),
+            ("WALE_HTTP_HOSTS", "a b"),
+        ],
+        &[
+            ("WALE_TLS_KEY_FILE", "key"),
+            ("WALE_CLIENT_CA_FILE", "ca.pem"),
+        ],
+        // What is none of a client's business: two archives, a schedule, an archive's codec, a number.
+        &[
+            ARCHIVE,
+            ("WALE_S3_PREFIX", "s3://b/p"),
+            ("CRON_TIMING", "nonsense"),
+            ("WALE_COMPRESSION", "?"),
+        ],
+        &[
+            ARCHIVE,
+            ("WALE_PREFIX_3", "s3://b/p"),
+            ("WALE_LISTEN_PORT_2", "1"),
+            ("WALE_LISTEN_PORT", "0x1"),
+        ],
+        &[ARCHIVE, ("WALE_ARCHIVE", "2"), ("WALE_LISTEN_PORT", "many")],
+        &[
+            ARCHIVE,
+            ("WALE_ARCHIVE", "2"),
+            ("WALE_PREFIX_2", "file:///b"),
+            ("WALE_LISTEN_PORT", "many"),
+        ],
+    ];
+    for case in cases {
+        let whole = load(case);
+        let client = Loaded::of_endpoint(Sources::for_test(&[], case, ""));
+        let told = |loaded: &Loaded| {
+            let settings = loaded.require(&[Group::Endpoint]);
+            settings.map(|_| ()).map_err(|error| format!("{error:?}"))
+        };
+        assert_eq!(told(&client), told(&whole), "{case:?}");
+        let values = [&client, &whole].map(|loaded| of_a_client(&loaded.settings));
+        assert_eq!(values[0], values[1], "{case:?}");
+    }
+}
+
+/// The values that a client uses.
+fn of_a_client(settings: &Settings) -> String {
+    let token = settings.get(&WALE_HTTP_TOKEN);
+    let values = (
+        settings.get(&WALE_SIDECAR_HOSTNAME),
+        settings.get(&declared::WALE_LISTEN_ADDRESS),
+        settings.get(&WALE_LISTEN_PORT),
+        token.map(|token| token.expose().to_owned()),
+        settings.get(&declared::WALE_CLIENT_CA_FILE),
+        settings.tls_files(),
+        settings.get(&declared::WALE_LOG).to_string(),
+    );
+    format!("{values:?}")
+}
+
 #[test]
 fn compression_and_level_fit_together() {
     for (codec, level, sound) in [
@@ -225,12 +302,12 @@ fn secrets_appear_nowhere() {
     for text in [
         format!("{loaded:?}"),
         format!("{error:?}"),
-        show_text(&loaded.shown),
-        show_json(&loaded.shown).to_string(),
+        show_text(&loaded.shown()),
+        show_json(&loaded.shown()).to_string(),
     ] {
         assert!(!text.contains(CANARY), "{text}");
     }
-    let text = show_text(&loaded.shown);
+    let text = show_text(&loaded.shown());
     assert!(
         text.contains("PGPASSWORD") && text.contains("(secret)"),
         "{text}"
@@ -260,7 +337,7 @@ fn a_secrets_file_that_is_not_there_or_empty_is_one_mistake() {
             let loaded = load(set);
             let error = loaded.require_all().map(drop).unwrap_err();
             assert!(!error.message.contains("mistakes"), "{error:?}");
-            let shown = super::show::show_text(&loaded.shown);
+            let shown = super::show::show_text(&loaded.shown());
             assert!(!format!("{error:?}{shown}").contains("canary"));
         }
     }
@@ -268,7 +345,7 @@ fn a_secrets_file_that_is_not_there_or_empty_is_one_mistake() {
     for name in ["AWS_WEB_IDENTITY_TOKEN_FILE", "WALE_TLS_KEY_FILE"] {
         let loaded = load(&[ARCHIVE, s3, (name, "canary")]);
         let error = loaded.require_all().map(drop).unwrap_err();
-        let shown = super::show::show_text(&loaded.shown);
+        let shown = super::show::show_text(&loaded.shown());
         assert!(!format!("{error:?}{shown}").contains("canary"), "{name}");
     }
 }
@@ -288,7 +365,7 @@ fn retention_is_off_until_a_rule_is_set() {
     let expected = Policy {
         days: Some(7),
         weekly: Some(4),
-        zone: chrono_tz::Europe::Berlin,
+        zone: wale_pg::Zone::named("Europe/Berlin").unwrap(),
         wal: WalRetention::Consistent,
         ..Policy::default()
     };
@@ -411,7 +488,7 @@ fn the_environment_of_wal_g_means_what_it_meant_and_says_what_it_does_not() {
         "WALG_UPLAOD_QUEUE is not a known setting and has no effect",
     ];
     assert_eq!(loaded.warnings, expected);
-    let shown = show_text(&loaded.shown);
+    let shown = show_text(&loaded.shown());
     assert!(
         shown.contains("environment WALG_COMPRESSION_METHOD"),
         "{shown}"

@@ -15,6 +15,7 @@ use wale_format::CodecSettings;
 use wale_ops::backup_fetch::BackupSelector;
 use wale_ops::backup_push::Processors;
 use wale_ops::verify::{RATE_LEAST, Share};
+use wale_pg::Zone;
 
 /// Why a text is not a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -342,9 +343,9 @@ pub(crate) fn switch(text: &str) -> Result<bool, BadValue> {
 ///
 /// # Errors
 /// When the database has no such zone; POSIX rules are refused.
-pub(crate) fn zone(text: &str) -> Result<chrono_tz::Tz, BadValue> {
+pub(crate) fn zone(text: &str) -> Result<Zone, BadValue> {
     let name = text.strip_prefix(':').unwrap_or(text);
-    name.parse().map_err(|_| {
+    Zone::named(name).ok_or_else(|| {
         BadValue::new(format!("\"{text}\" is not a time zone"))
             .hint("write a name of the time zone database, as in Europe/Berlin or UTC")
     })

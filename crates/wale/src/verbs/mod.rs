@@ -115,9 +115,9 @@ pub(crate) fn run(
 /// Shows the settings, and fails when there are mistakes: the same status as the sidecar's start.
 fn show(loaded: &Loaded, json: bool) -> Result<(), Failure> {
     let text = if json {
-        format!("{:#}\n", show_json(&loaded.shown))
+        format!("{:#}\n", show_json(&loaded.shown()))
     } else {
-        show_text(&loaded.shown)
+        show_text(&loaded.shown())
     };
     print(&text)?;
     loaded.require_all()?;

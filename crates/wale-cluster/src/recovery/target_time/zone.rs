@@ -1,6 +1,7 @@
 //! Zones of a time: offsets, names of the time zone database, and Greenwich.
 
 use chrono::{DateTime, FixedOffset, LocalResult, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use wale_pg::Zone;
 
 /// Words for Greenwich that no version refuses once they are written as an offset.
 pub(super) const GREENWICH: [&str; 2] = ["z", "zulu"];
@@ -51,10 +52,8 @@ pub(super) fn offset_seconds(text: &str) -> Option<i32> {
 }
 
 /// A zone of the time zone database, without regard to case, as PostgreSQL looks for it.
-pub(super) fn named(zone: &str) -> Option<chrono_tz::Tz> {
-    chrono_tz::TZ_VARIANTS
-        .into_iter()
-        .find(|known| known.name().eq_ignore_ascii_case(zone))
+pub(super) fn named(zone: &str) -> Option<Zone> {
+    Zone::named_in_any_case(zone)
 }
 
 /// Whether `word` is one of these, without regard to case.
