@@ -5,7 +5,8 @@ a sidecar.
     replay.py --wale [NAME=]PATH [--wale [NAME=]PATH …] [--segments 200] [--rounds 3] [--ways cp,wget,client] [--away MILLISECONDS]
 
 Run it as root on Debian (it switches to postgres). The data lie in memory, so that the disk is not what is measured. The span is the
-server's own: from "redo starts" to "redo done". `--away` lets the sidecar wait so long before each request to its store; `cp` stays local. Processor time is that of the server, its commands and the sidecar together.
+server's own: from "redo starts" to "redo done". `--away` lets the sidecar wait so long before each request to its store; `cp` stays local.
+Processor time is that of the server, its commands and the sidecar together.
 """
 
 import argparse
