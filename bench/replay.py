@@ -2,10 +2,11 @@
 """replay.py - how fast a real server replays WAL that it fetches: with `cp` from a local folder, with wget and with `wale client` from
 a sidecar.
 
-    replay.py --wale [NAME=]PATH [--wale [NAME=]PATH …] [--segments 200] [--rounds 3] [--ways cp,wget,client]
+    replay.py --wale [NAME=]PATH [--wale [NAME=]PATH …] [--segments 200] [--rounds 3] [--ways cp,wget,client] [--away MILLISECONDS]
 
 Run it as root on Debian (it switches to postgres). The data lie in memory, so that the disk is not what is measured. The span is the
-server's own: from "redo starts" to "redo done". Processor time is that of the server, its commands and the sidecar together.
+server's own: from "redo starts" to "redo done". `--away` lets the sidecar wait so long before each request to its store; `cp` stays local.
+Processor time is that of the server, its commands and the sidecar together.
 """
 
 import argparse
@@ -77,9 +78,12 @@ def copied(way, wale):
     return cluster
 
 
-def replay(way, wale):
+def replay(way, wale, away=0):
     cluster, group = copied(way, wale), Group(f"replay-{way}")
     log, words = MEMORY / "server.log", environment(cluster, HOME / "archive")
+    if away:
+        words["WALE_FAULT_CONTROL"] = str(MEMORY / "faults")
+        (MEMORY / "faults").write_text(f"slow {away}ms\n")
     log.touch()
     try:
         if way != "cp":
@@ -105,6 +109,7 @@ def main():
     parser.add_argument("--segments", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", default="cp,wget,client")
+    parser.add_argument("--away", type=int, default=0)
     options = parser.parse_args()
     programs = dict(it.split("=", 1) if "=" in it else ("wale", it) for it in options.wale)
     note = HOME / "made"
@@ -118,7 +123,7 @@ def main():
     for number in range(options.rounds):
         turn = number % len(cases)
         for way, name in cases[turn:] + cases[:turn]:
-            measured = replay(way, programs[name])
+            measured = replay(way, programs[name], options.away)
             if measured["count"] < options.segments:
                 raise Failed(f"{way}: only {measured['count']} segments were replayed")
             found[way, name].append(measured)

@@ -47,7 +47,7 @@ class S3:
         ], self.log, {"RUST_LOG": "s3s::service=debug", "NO_COLOR": "1", "PATH": os.environ["PATH"]})
         try:
             for port in (self.port, self.tls_port):
-                until(lambda port=port: _answers(port), 10, f"the S3 server at port {port}")
+                until(lambda port=port: answers(port), 10, f"the S3 server at port {port}")
         except Failed:
             self.close()
             raise
@@ -83,7 +83,8 @@ class S3:
         shutil.rmtree(self.folder)
 
 
-def _answers(port):
+def answers(port):
+    """Whether something listens there."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use futures_util::future::try_join_all;
 use wale_format::BackupName;
 use wale_pg::{ArchiveFileName, Lsn, TimelineId, WalSegmentName, WalSegmentSize};
 
@@ -120,25 +121,22 @@ impl Archive {
         timeline: TimelineId,
     ) -> Result<Option<HistoryWitness>> {
         // Where nothing bears a number, no history does either: one listing shows both.
-        let (mut first, mut bare) = (Vec::new(), BTreeSet::new());
         let timelines = std::iter::successors(Some(timeline), |timeline| timeline.next());
-        for timeline in timelines.take(MISSING_MAX as usize) {
-            let wal = self.first_wal_of(timeline).await?;
-            if wal.is_none() {
-                bare.insert(timeline);
-            }
-            first.push((timeline, wal));
-        }
+        let timelines: Vec<_> = timelines.take(MISSING_MAX as usize).collect();
+        let looks = timelines.iter().map(|number| self.first_wal_of(*number));
+        let first = try_join_all(looks.collect::<Vec<_>>()).await?;
+        let first: Vec<_> = timelines.into_iter().zip(first).collect();
+        let bare = first.iter().filter(|(_, wal)| wal.is_none());
+        let bare: BTreeSet<_> = bare.map(|(number, _)| *number).collect();
         let later = self.later_histories_but(timeline, &bare).await?;
         if let Some(later) = later.shows(timeline) {
             return Ok(Some(HistoryWitness::Later(later)));
         }
-        for (timeline, wal) in first {
-            if let Some(trace) = self.trace_behind(timeline, wal).await? {
-                return Ok(Some(HistoryWitness::Trace(trace)));
-            }
-        }
-        Ok(None)
+        let looks = first.into_iter();
+        let looks = looks.map(|(number, wal)| self.trace_behind(number, wal));
+        let traces = try_join_all(looks.collect::<Vec<_>>()).await?;
+        let trace = traces.into_iter().flatten().next();
+        Ok(trace.map(HistoryWitness::Trace))
     }
 
     /// Whether an earlier timeline on the way of a segment's timeline has a segment of the same number, or may have one. A

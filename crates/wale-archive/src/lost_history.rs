@@ -1,10 +1,11 @@
 //! The history of a timeline that was lost: a server stops where it asks for it. Restore and the alarm ask here. The proofs
 //! of absence know the same witnesses.
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use wale_pg::{ArchiveFileName, TimelineId};
 
-use crate::error::Result;
-use crate::lineage::Histories;
+use crate::error::{OpError, Result};
+use crate::lineage::{Histories, MISSING_MAX};
 use crate::{Archive, HistoryWitness};
 
 /// The history of a timeline that existed, which is not in the archive.
@@ -28,7 +29,8 @@ impl Archive {
     /// The first timeline after `own` that existed and whose history is not there. `known` are the later histories that are
     /// there.
     ///
-    /// Costs two short listings for each timeline that a server may come to: eight after the last one that has a history, as a rule.
+    /// Costs two short listings for each timeline that a server may come to, eight of them at a time: eight after the last one that has
+    /// a history, as a rule.
     ///
     /// # Errors
     /// The store's failures.
@@ -41,10 +43,16 @@ impl Archive {
             let witness = HistoryWitness::Later(later);
             return Ok(Some(LostHistory { timeline, witness }));
         }
-        for timeline in known.without_one(own) {
-            let Some(trace) = self.trace_of(timeline).await? else {
-                continue;
-            };
+        let traces: Vec<_> =
+            known
+                .without_one(own)
+                .map(|timeline| async move {
+                    Ok::<_, OpError>((timeline, self.trace_of(timeline).await?))
+                })
+                .collect();
+        let mut traces = stream::iter(traces).buffered(MISSING_MAX as usize);
+        while let Some((timeline, trace)) = traces.try_next().await? {
+            let Some(trace) = trace else { continue };
             let name = ArchiveFileName::TimelineHistory(timeline);
             if self.find_wal(&name).await?.is_some() {
                 continue;

@@ -17,6 +17,7 @@
 //!
 //! Refuses to know: stores, files, which file is wanted.
 
+use std::borrow::Borrow;
 use std::io::{self, BufRead, Read, Write};
 
 use serde::{Deserialize, Serialize};
@@ -93,12 +94,13 @@ enum Line {
 /// # Errors
 /// Those of the sink.
 pub fn write(
-    partitions: impl IntoIterator<Item = IndexedPartition>,
+    partitions: impl IntoIterator<Item = impl Borrow<IndexedPartition>>,
     files: impl IntoIterator<Item = IndexedFile>,
     sink: &mut dyn Write,
 ) -> io::Result<()> {
     put(&Head { version: VERSION }, sink)?;
     for part in partitions {
+        let part: &IndexedPartition = part.borrow();
         if part.frames.len() > FRAMES_MAX {
             continue;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use wale_cluster::{ClusterError, WalkOptions, recovery, restore_marker};
 use wale_pipeline::{blocking, run_workers};
 
@@ -12,7 +13,8 @@ use super::files::{PageVerification, SourcePlaces};
 use super::listing::{ListingFacts, list, parts_of};
 use super::packed::SourceFile;
 use super::partitions::{
-    CopyJob, PartitionJob, SourceDirectory, StoredPartition, make_partition, worker_bytes,
+    CopyJob, PartitionJob, SourceDirectory, StoredPartition, THREADS_PER_LANE, make_partition,
+    worker_bytes,
 };
 use super::ready::Ready;
 use super::report::Started;
@@ -59,6 +61,7 @@ impl Backup<'_> {
             progress: self.progress.clone(),
             uploads: Arc::clone(self.uploads),
             runtime: Handle::current(),
+            lanes: Arc::new(Semaphore::new(workers)),
         });
         let bytes = worker_bytes(self.archive) * workers as u64;
         let _memory = self
@@ -67,7 +70,7 @@ impl Backup<'_> {
         self.progress.set_phase("copying files");
 
         let token = self.cancel.child_token();
-        let crew = self.options.priority.crew(workers);
+        let crew = self.options.priority.crew(workers * THREADS_PER_LANE);
         let work = run_workers(parts, crew, &token, move |part, token| {
             make_partition(&job, &part, &token)
         });

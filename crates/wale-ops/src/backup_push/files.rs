@@ -133,13 +133,18 @@ impl<'a> FileReader<'a> {
             cancel,
             share,
             clock,
-            buffer: vec![0; READ_BYTES],
+            buffer: Vec::new(),
         }
     }
 
     /// Another attempt for the same partition begins.
     pub(super) fn begin_again(&mut self) {
         self.share.begin_again();
+    }
+
+    /// Gives its memory back until the next file.
+    pub(super) fn let_go(&mut self) {
+        self.buffer = Vec::new();
     }
 
     /// Copies one file into `tar` and notes it in `contents`.
@@ -191,6 +196,7 @@ impl<'a> FileReader<'a> {
         crc: &mut Crc32c,
     ) -> Result<PageFindings, FillError> {
         let mut checker = self.checker(&source.relative, file);
+        self.buffer.resize(READ_BYTES, 0);
         let mut offset = 0u64;
         while offset < size {
             if self.cancel.is_cancelled() {

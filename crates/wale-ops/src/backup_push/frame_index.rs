@@ -31,7 +31,7 @@ impl Ended {
         let key = layout::frames(&self.started.name);
         let files = Arc::clone(&self.contents.files);
         let names = member_names(backup.archive.codec());
-        let write = move |sink: &mut dyn Write| write_index(framed, &files, names, sink);
+        let write = move |sink: &mut dyn Write| write_index(&framed, &files, names, sink);
         backup.store_written(&key, Codec::Zstd, write).await?;
         Ok(())
     }
@@ -39,7 +39,7 @@ impl Ended {
 
 /// Writes the index of these partitions.
 pub(super) fn write_index(
-    framed: Vec<IndexedPartition>,
+    framed: &[IndexedPartition],
     files: &StoredFiles,
     names: MemberNames,
     sink: &mut dyn Write,

@@ -5,6 +5,9 @@
 //! runtime task:                            store.put_if_absent ← chunks ┘   owned and joined by that thread
 //! ```
 //!
+//! A worker has a lane until its partition is made and the store has taken the last chunk of it. The end of the put, which is
+//! nothing but round trips and the store's own work, goes on beside the next partition, which has the lane by then.
+//!
 //! A partition whose put fails because the store is out of reach is made again from the files as they are then: that
 //! is as good a copy, because replay starts at the backup's start.
 
@@ -12,11 +15,14 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wale_archive::{Archive, Sealed};
 use wale_format::tar::{MemberNames, Meta, TarWriter};
 use wale_format::{BackupName, Codec, FrameStart, SealWriter, layout};
 use wale_pipeline::{CHUNK_BYTES, CancellationToken, ChunkWriter, Progress};
+use wale_storage::Body;
 
 use super::files::{
     FileReader, FillError, PageVerification, PartitionContents, READ_BYTES, SourcePlaces,
@@ -29,7 +35,10 @@ use super::uploads::{Attempt, Uploads};
 use crate::error::{OpError, Result};
 use crate::retry::RetryBudget;
 
-/// Memory of one worker in bytes: the read buffer and what seals and sends, at zstd's default level
+/// Threads for each lane: one makes a partition while the store ends another. That one holds no memory but what the store counts.
+pub(super) const THREADS_PER_LANE: usize = 2;
+
+/// Memory of one lane in bytes: the read buffer and what seals and sends, at zstd's default level
 /// 0.1 + (2 + 2 + 2) + (1 + 4 + 1) = 12.1 MiB.
 pub(super) fn worker_bytes(archive: &Archive) -> u64 {
     READ_BYTES as u64 + archive.partition_writer_bytes(CHUNK_BYTES)
@@ -56,7 +65,12 @@ pub(super) struct CopyJob {
     pub(super) progress: Progress,
     pub(super) uploads: Arc<Uploads>,
     pub(super) runtime: Handle,
+    /// So many partitions are made at a time.
+    pub(super) lanes: Arc<Semaphore>,
 }
+
+/// The right to make a partition, shared by the thread that makes it and the body that the store takes: it ends with both.
+type Lane = Arc<OwnedSemaphorePermit>;
 
 /// One partition to make.
 #[derive(Debug, Clone)]
@@ -105,7 +119,8 @@ pub(super) fn make_partition(
     );
     let (mut attempts, mut attempt) = (RetryBudget::OBJECT.begin(), Attempt::First);
     loop {
-        let error = match attempt_partition(job, part, &mut reader, attempt) {
+        let lane = job.runtime.block_on(lane(job, cancel))?;
+        let error = match attempt_partition(job, part, &mut reader, (attempt, lane)) {
             Ok(stored) => return Ok(stored),
             Err(error) => error,
         };
@@ -119,23 +134,44 @@ pub(super) fn make_partition(
     }
 }
 
+/// Waits for a lane.
+async fn lane(job: &CopyJob, cancel: &CancellationToken) -> Result<Lane> {
+    let free = Arc::clone(&job.lanes).acquire_owned();
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(OpError::cancelled()),
+        lane = free => Ok(Arc::new(lane.expect("the lanes are never closed"))),
+    }
+}
+
+/// The same body, which holds the lane until all of it was taken.
+fn on_lane(body: Body, lane: Lane) -> Body {
+    let body = stream::unfold((body, lane), |(mut body, lane)| async {
+        let chunk = body.next().await?;
+        Some((chunk, (body, lane)))
+    });
+    body.fuse().boxed()
+}
+
 fn attempt_partition(
     job: &CopyJob,
     part: &PartitionJob,
     reader: &mut FileReader<'_>,
-    attempt: Attempt,
+    (attempt, lane): (Attempt, Lane),
 ) -> Result<StoredPartition> {
     let codec = job.archive.codec();
     let key = layout::partition(&job.name, part.number, codec);
     let archive = job.archive.for_one(Sealed::Partition);
     let (writer, body) = archive.partition_body(codec, CHUNK_BYTES)?;
-    let uploads = Arc::clone(&job.uploads);
+    let (uploads, body) = (Arc::clone(&job.uploads), on_lane(body, Arc::clone(&lane)));
     let put = job
         .runtime
         .spawn(async move { uploads.put(&key, body, attempt).await });
 
     // A fill that fails drops the writer unfinished: the put then sees an aborted body, and nothing appears.
     let filled = fill(job, part, reader, writer);
+    reader.let_go();
+    drop(lane);
     let put = job.runtime.block_on(put).map_err(|error| {
         OpError::internal(format!("the upload of partition {} panicked", part.number)).source(error)
     })?;
@@ -215,4 +251,31 @@ pub(super) fn small_partition(
         OpError::internal("could not make the last partition in memory").source(error)
     })?;
     Ok((archive.seal_small_partition(&tar)?, tar.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use wale_storage::BodyError;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lane_is_free_when_the_store_has_all_chunks_and_not_only_when_it_has_put_them() {
+        for last in [Ok(Bytes::from_static(b"last")), Err(BodyError::new("no"))] {
+            let lanes = Arc::new(Semaphore::new(1));
+            let lane: Lane = Arc::new(Arc::clone(&lanes).try_acquire_owned().expect("free"));
+            let is_good = last.is_ok();
+            let chunks = [Ok(Bytes::from_static(b"first")), last];
+            let mut body = on_lane(stream::iter(chunks).boxed(), Arc::clone(&lane));
+            body.next().await.expect("a chunk").expect("good");
+            // The partition is made, and a chunk of it waits still.
+            drop(lane);
+            assert_eq!(lanes.available_permits(), 0);
+            let last = body.next().await.expect("a chunk");
+            assert_eq!((last.is_ok(), lanes.available_permits()), (is_good, 0));
+            assert!(body.next().await.is_none());
+            assert_eq!(lanes.available_permits(), 1, "while the body is there");
+            assert!(body.next().await.is_none());
+        }
+    }
 }

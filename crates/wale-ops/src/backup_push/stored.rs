@@ -78,7 +78,7 @@ impl Ended {
             .collect();
         let (bytes, bytes_plain) = small_partition(backup.archive, &members)?;
         let key = layout::partition(&self.started.name, number, backup.archive.codec());
-        let bytes_stored = backup.uploads.put_bytes(&key, bytes).await?;
+        let bytes_stored = backup.store_bytes(&key, bytes).await?;
         let record = |(path, content): &(&str, Cow<'_, [u8]>)| FileRecord {
             path: (*path).to_owned(),
             size: content.len() as u64,
@@ -138,7 +138,7 @@ impl Ended {
         };
         let key = layout::configuration(&self.started.name);
         let sealed = backup.archive.seal_small_as(Codec::None, &bytes)?;
-        backup.uploads.put_bytes(&key, sealed).await?;
+        backup.store_bytes(&key, sealed).await?;
         Ok(Some(record))
     }
 }

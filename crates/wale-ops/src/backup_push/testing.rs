@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use chrono::DateTime;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use wale_archive::Archive;
 use wale_cluster::{DataDirectory, StoppedBackup, WalkOptions};
 use wale_format::sentinel::{DamagedPage, TimescaleRecord};
@@ -24,7 +25,9 @@ use super::frame_index::write_index;
 use super::listing::{ListingFacts, list, parts_of};
 use super::options::DamagedPagePolicy;
 use super::packed::SourceFile;
-use super::partitions::{CopyJob, StoredPartition, make_partition, member_names, small_partition};
+use super::partitions::{
+    CopyJob, StoredPartition, THREADS_PER_LANE, make_partition, member_names, small_partition,
+};
 use super::priority::Priority;
 use super::ready::{Ready, RunningServer};
 use super::report::Started;
@@ -71,11 +74,12 @@ pub(crate) async fn copy_directory(
         progress: Progress::new(),
         uploads: Arc::new(Uploads::new(Arc::clone(archive.store()))),
         runtime,
+        lanes: Arc::new(Semaphore::new(2)),
     });
     let cancel = CancellationToken::new();
     let made = run_workers(
         parts,
-        Priority::Normal.crew(2),
+        Priority::Normal.crew(2 * THREADS_PER_LANE),
         &cancel,
         move |part, token| make_partition(&job, &part, &token),
     )
@@ -84,7 +88,7 @@ pub(crate) async fn copy_directory(
     let (framed, files) = (contents.framed, contents.files);
     let names = member_names(archive.codec());
     let mut index = Vec::new();
-    write_index(framed, &files, names, &mut index).expect("written");
+    write_index(&framed, &files, names, &mut index).expect("written");
     let index = archive.seal_small_as(Codec::Zstd, &index)?;
     Ok(StoredListing {
         partitions: contents.partitions,

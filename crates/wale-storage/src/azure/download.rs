@@ -7,7 +7,7 @@ use http::Method;
 
 use super::client::{BlobCall, SharedContainer};
 use crate::http::failure::Asked;
-use crate::http::reading::{self, AskAgain, range_header};
+use crate::http::reading::{self, AskAgain, range_header, wanted_header};
 use crate::{Object, ObjectKey, RetryPolicy, StoreError};
 
 /// Opens an object, or these bytes of one.
@@ -17,24 +17,16 @@ pub(super) async fn open(
     range: Option<Range<u64>>,
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
-    let wanted = range
-        .as_ref()
-        .map(|range| range_header(range.start, Some(range.end)));
+    let wanted = wanted_header(range.as_ref());
     let mut call = BlobCall::blob(Method::GET, key);
     if let Some(wanted) = &wanted {
         call = call.header("range", wanted);
     }
     let answer = client.call(&call).await;
     let answer = answer.map_err(|failure| client.error(failure, Asked::Object(key)))?;
-    let location = client.location();
     let rest = rest(client, key, range.as_ref().map(|range| range.end));
-    let opened = match range {
-        None => reading::object(key, answer, location, retry, rest),
-        Some(range) => {
-            let version = reading::etag(&answer);
-            reading::range((key, range), answer, version, (location, retry), rest)
-        }
-    };
+    let place = (client.location(), retry);
+    let opened = reading::object((key, range), answer, place, rest);
     opened.map_err(|failure| client.error(failure, Asked::Object(key)))
 }
 

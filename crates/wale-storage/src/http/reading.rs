@@ -43,23 +43,24 @@ pub(crate) struct Opening {
 pub(crate) type AskAgain =
     Box<dyn Fn(u64, Option<String>) -> BoxFuture<'static, Result<Answer, Failure>> + Send + Sync>;
 
-/// The object that this answer begins. `location` is for messages.
+/// The object that this answer begins, or these bytes of one. What tells it is its `ETag`. `location` is for messages.
 ///
 /// # Errors
 ///
-/// When the answer says neither length nor time.
+/// When the answer says neither length nor time, or is for other bytes.
 pub(crate) fn object(
-    key: &ObjectKey,
+    (key, wanted): (&ObjectKey, Option<Range<u64>>),
     answer: Answer,
-    location: &str,
-    retry: &RetryPolicy,
+    (location, retry): (&str, &RetryPolicy),
     ask_again: AskAgain,
 ) -> Result<Object, Failure> {
-    let opening = Opening {
-        meta: meta(key, &answer)?,
-        version: etag(&answer),
-        sum: None,
-    };
+    let version = etag(&answer);
+    if let Some(wanted) = wanted {
+        return range((key, wanted), answer, version, (location, retry), ask_again);
+    }
+    let meta = meta(key, &answer)?;
+    let sum = None;
+    let opening = Opening { meta, version, sum };
     Ok(opened(opening, answer, location, retry, ask_again))
 }
 
@@ -139,6 +140,11 @@ pub(crate) fn range(
     })
 }
 
+/// The header `range` for these bytes, where not all are wanted.
+pub(crate) fn wanted_header(wanted: Option<&Range<u64>>) -> Option<String> {
+    wanted.map(|wanted| range_header(wanted.start, Some(wanted.end)))
+}
+
 /// The header `range` for the bytes from `at` on, up to `end` where there is one.
 pub(crate) fn range_header(at: u64, end: Option<u64>) -> String {
     match end {
@@ -148,7 +154,7 @@ pub(crate) fn range_header(at: u64, end: Option<u64>) -> String {
 }
 
 /// The `ETag` of an answer, as what tells its object.
-pub(crate) fn etag(answer: &Answer) -> Version {
+fn etag(answer: &Answer) -> Version {
     Version {
         header: "etag",
         text: answer.header("etag").map(str::to_owned),

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use super::client::SharedSwift;
 use crate::http::failure::{Asked, Failure};
 use crate::http::marks::content_type;
-use crate::http::reading::{self, AskAgain, range_header};
+use crate::http::reading::{self, AskAgain, range_header, wanted_header};
 use crate::http::transport::Answer;
 use crate::{Object, ObjectKey, ObjectMeta, RetryPolicy, StoreError};
 
@@ -20,9 +20,7 @@ pub(super) async fn open(
     range: Option<Range<u64>>,
     retry: &RetryPolicy,
 ) -> Result<Object, StoreError> {
-    let wanted = range
-        .as_ref()
-        .map(|range| range_header(range.start, Some(range.end)));
+    let wanted = wanted_header(range.as_ref());
     let mut call = client.object(Method::GET, key);
     if content_type(key) == "application/json" {
         call = call.newest();
@@ -35,15 +33,9 @@ pub(super) async fn open(
         Err(failure) => return Err(not_opened(client, key, failure).await),
     };
     let told = meta(key, &answer);
-    let location = client.location();
     let rest = rest(client, key, range.as_ref().map(|range| range.end));
-    let opened = match range {
-        None => reading::object(key, answer, location, retry, rest),
-        Some(range) => {
-            let version = reading::etag(&answer);
-            reading::range((key, range), answer, version, (location, retry), rest)
-        }
-    };
+    let place = (client.location(), retry);
+    let opened = reading::object((key, range), answer, place, rest);
     match (told, opened) {
         // The length of an answer is that of its bytes.
         (Ok(told), Ok(Object { meta, body })) => {

@@ -625,7 +625,7 @@ settings! {
         .default("on").flag("fetch-stops-recovery");
     // ------------------------------------------------------------------ backup
     WALE_BACKUP_WORKERS: usize = Setting::new(Backup, &Number(WORKERS),
-        "How many partitions of a base backup are written at a time.")
+        "How many partitions of a base backup are made at a time. The uploads of as many more may be ending meanwhile.")
         .derived("the number of processors, 2 to 8", |_| Some(machine::workers().to_string()))
         .aliases(&["WALG_UPLOAD_DISK_CONCURRENCY"]).flag("backup-workers");
     WALE_BACKUP_CHECKPOINT: Checkpoint = Setting::new(Backup, &Choice(&Checkpoint::ALL, Checkpoint::name),
