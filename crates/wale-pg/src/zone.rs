@@ -268,7 +268,7 @@ mod tests {
                         told,
                         "{zone:?} at {at}"
                     );
-                    for offset in [before, after, (before + after) / 2] {
+                    for offset in [before, after, i32::midpoint(before, after)] {
                         let at = local(begin + second + i64::from(offset));
                         let told = numbers(&theirs.offset_from_local_datetime(&at));
                         let ours = numbers(&zone.offset_from_local_datetime(&at));

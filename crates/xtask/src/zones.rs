@@ -90,8 +90,8 @@ fn put_signed(into: &mut Vec<u8>, number: i64) {
 
 fn put(into: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        into.push(number as u8 | 0x80);
+        into.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    into.push(number as u8);
+    into.push(number.to_le_bytes()[0]);
 }

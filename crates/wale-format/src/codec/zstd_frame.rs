@@ -113,7 +113,10 @@ impl<W: Write> ZstdEncoder<W> {
     /// The sink, as long as nothing has failed.
     #[cfg(test)]
     pub(super) fn get_ref(&self) -> &W {
-        let frame = self.frame.as_ref().map(|frame| frame.get_ref());
+        let frame = self
+            .frame
+            .as_ref()
+            .map(zstd::stream::write::Encoder::get_ref);
         frame.or(self.sink.as_ref()).unwrap()
     }
 }

@@ -176,7 +176,7 @@ mod tests {
         let counted = Arc::clone(&written);
         let write = move |sink: &mut dyn Write| {
             counted.fetch_add(1, Ordering::Relaxed);
-            sink.write_all(&[b'x'; TEXT_BYTES])
+            sink.write_all(&vec![b'x'; TEXT_BYTES])
         };
         let key = layout::manifest(&name());
         let manifest = backup.store_written(&key, Codec::None, write).await;
