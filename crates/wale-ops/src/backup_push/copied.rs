@@ -13,7 +13,7 @@ use super::files::{PageVerification, SourcePlaces};
 use super::listing::{ListingFacts, list, parts_of};
 use super::packed::SourceFile;
 use super::partitions::{
-    CopyJob, PartitionJob, SourceDirectory, StoredPartition, THREADS_PER_LANE, make_partition,
+    CopyJob, PartitionJob, SourceDirectory, StoredPartition, make_partition, threads_per_lane,
     worker_bytes,
 };
 use super::ready::Ready;
@@ -70,7 +70,10 @@ impl Backup<'_> {
         self.progress.set_phase("copying files");
 
         let token = self.cancel.child_token();
-        let crew = self.options.priority.crew(workers * THREADS_PER_LANE);
+        let crew = self
+            .options
+            .priority
+            .crew(workers * threads_per_lane(self.archive));
         let work = run_workers(parts, crew, &token, move |part, token| {
             make_partition(&job, &part, &token)
         });

@@ -35,8 +35,18 @@ use super::uploads::{Attempt, Uploads};
 use crate::error::{OpError, Result};
 use crate::retry::RetryBudget;
 
-/// Threads for each lane: one makes a partition while the store ends another. That one holds no memory but what the store counts.
-pub(super) const THREADS_PER_LANE: usize = 2;
+/// Buffers from which on a lane has a second thread, in bytes: what `WALE_MEMORY=64MiB` leaves for them.
+const SECOND_THREAD_FROM: u64 = 32 << 20;
+
+/// Threads for each lane: one makes a partition while the store ends another. That one holds parts of an upload, which the store counts, and
+/// some 5 MiB that nobody does; so where memory is short there is none.
+pub(super) fn threads_per_lane(archive: &Archive) -> usize {
+    if archive.budget().total() < SECOND_THREAD_FROM {
+        1
+    } else {
+        2
+    }
+}
 
 /// Memory of one lane in bytes: the read buffer and what seals and sends, at zstd's default level
 /// 0.1 + (2 + 2 + 2) + (1 + 4 + 1) = 12.1 MiB.

@@ -25,9 +25,7 @@ use super::frame_index::write_index;
 use super::listing::{ListingFacts, list, parts_of};
 use super::options::DamagedPagePolicy;
 use super::packed::SourceFile;
-use super::partitions::{
-    CopyJob, StoredPartition, THREADS_PER_LANE, make_partition, member_names, small_partition,
-};
+use super::partitions::{CopyJob, StoredPartition, make_partition, member_names, small_partition};
 use super::priority::Priority;
 use super::ready::{Ready, RunningServer};
 use super::report::Started;
@@ -79,7 +77,7 @@ pub(crate) async fn copy_directory(
     let cancel = CancellationToken::new();
     let made = run_workers(
         parts,
-        Priority::Normal.crew(2 * THREADS_PER_LANE),
+        Priority::Normal.crew(4),
         &cancel,
         move |part, token| make_partition(&job, &part, &token),
     )

@@ -171,6 +171,8 @@ fn acknowledged(cluster: &Cluster) -> Vec<String> {
 }
 
 fn fetch(sidecar: &Sidecar, name: &str) -> Vec<u8> {
+    // It may have been started just now.
+    sidecar.wait_ready(Duration::from_secs(60));
     let reply = sidecar.get(&format!("/wal/{name}"));
     assert_eq!(
         reply.status,
