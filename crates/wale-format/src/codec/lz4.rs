@@ -163,14 +163,14 @@ pub(super) fn decoder<R: Read + Send + 'static>(source: R) -> Strict<Lz4Frame> {
 
 /// What a frame says of itself.
 #[derive(Clone, Copy)]
-struct Header {
+struct FrameHeader {
     flags: u8,
     /// Plain bytes of a block, at most.
     block_bytes: usize,
     content_bytes: Option<u64>,
 }
 
-impl Header {
+impl FrameHeader {
     const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -224,7 +224,7 @@ impl Header {
 /// Decodes one frame.
 pub(super) struct Lz4Frame {
     source: Source,
-    header: Option<Header>,
+    header: Option<FrameHeader>,
     /// The block as it is stored.
     packed: Vec<u8>,
     /// The block, for a caller who has no room for it.
@@ -245,7 +245,7 @@ impl FrameDecoder for Lz4Frame {
     fn decode(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let header = match self.header {
             Some(header) => header,
-            None => *self.header.insert(Header::read(&mut self.source)?),
+            None => *self.header.insert(FrameHeader::read(&mut self.source)?),
         };
         loop {
             let left = &self.plain[self.given..];
@@ -285,7 +285,7 @@ impl FrameDecoder for Lz4Frame {
 
 impl Lz4Frame {
     /// Reads a block and says whether it is stored as it is; `None` at the end mark.
-    fn read_block(&mut self, header: Header) -> io::Result<Option<bool>> {
+    fn read_block(&mut self, header: FrameHeader) -> io::Result<Option<bool>> {
         let length = u32::from_le_bytes(read_array(&mut self.source)?);
         if length == 0 {
             return Ok(None);
@@ -307,7 +307,7 @@ impl Lz4Frame {
     }
 
     /// Unpacks the block into memory of our own, from where it is given away.
-    fn unpack_here(&mut self, header: Header, is_stored: bool) -> io::Result<()> {
+    fn unpack_here(&mut self, header: FrameHeader, is_stored: bool) -> io::Result<()> {
         let mut plain = std::mem::take(&mut self.plain);
         plain.resize(header.block_bytes, 0);
         let count = if header.has(FLAG_INDEPENDENT) || is_stored {
@@ -334,7 +334,7 @@ impl Lz4Frame {
         self.content_bytes += plain.len() as u64;
     }
 
-    fn end(&mut self, header: Header) -> io::Result<()> {
+    fn end(&mut self, header: FrameHeader) -> io::Result<()> {
         if header.has(FLAG_CONTENT_CHECKSUM) {
             let wanted = u32::from_le_bytes(read_array(&mut self.source)?);
             if self.checksum.finish_32() != wanted {
