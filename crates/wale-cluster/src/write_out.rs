@@ -41,12 +41,23 @@ impl WriteOut {
         if waiting < at_least {
             return;
         }
+        let from = std::mem::replace(&mut self.given, self.written);
+        if is_in_memory(&self.file) {
+            return;
+        }
         // Linux begins to write dirty pages that are no longer needed, and keeps them in the cache until it has. Where it does
         // not, nothing is lost but the head start.
-        let (from, waiting) = (self.given, NonZeroU64::new(waiting));
-        let _ = rustix::fs::fadvise(&self.file, from, waiting, Advice::DontNeed);
-        self.given = self.written;
+        let _ = rustix::fs::fadvise(&self.file, from, NonZeroU64::new(waiting), Advice::DontNeed);
     }
+}
+
+/// `TMPFS_MAGIC` of Linux (`include/uapi/linux/magic.h`).
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+
+/// Whether no disk waits for the file. The advice would do nothing there but make each processor give up its list of new pages, and
+/// wait for it.
+fn is_in_memory(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|place| place.f_type == TMPFS)
 }
 
 impl Write for WriteOut {
