@@ -229,5 +229,6 @@ if [ "$what" = bench ]; then
     "$tools/barman/bin/pip" install -q --disable-pip-version-check "barman[cloud,zstandard,lz4]==$barman" psycopg2-binary
   fi
 fi
-[ -z "$compiling" ] || wait "$compiling"
+# Begun before the packages were there, it may have lacked one.
+[ -z "$compiling" ] || wait "$compiling" || compile
 say "ready"
