@@ -23,6 +23,9 @@ pub(super) const FRAME_BYTES: usize = 2 << 20;
 /// breaks off there in the midst of its first header, which every reader of tars refuses, before it has written a file.
 pub(super) const FIRST_FRAME_BYTES: usize = 256;
 
+/// Plain bytes of a frame that shows what the next ones' literals are worth. Less says nothing: the first frame is half a header.
+const SHOWS_BYTES: usize = 128 << 10;
+
 /// Where a frame begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameStart {
@@ -105,7 +108,7 @@ impl<W: Write> FramesEncoder<W> {
         self.packed.reserve_exact(compress_bound(self.plain.len()));
         let packed = self.context.compress2(&mut self.packed, &self.plain);
         packed.map_err(failed)?;
-        if has_choice(self.level) {
+        if has_choice(self.level) && self.plain.len() >= SHOWS_BYTES {
             self.choose_literals()?;
         }
         self.sink.write_all(&self.packed)?;

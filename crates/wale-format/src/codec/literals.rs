@@ -208,11 +208,16 @@ pub(super) mod tests {
             let one = one.finish().unwrap();
             assert_eq!(saved_bytes(&one).unwrap() > 0, is_coded);
             let mut several = super::super::partition_encoder(settings, Vec::new()).unwrap();
+            // A first frame whose literals are worth nothing decides nothing.
+            let content = [vec![0; 256], content].concat();
             several.write_all(&content).unwrap();
             let (several, frames) = several.finish_frames().unwrap();
+            let second = usize::try_from(frames[1].stored).unwrap();
+            let third = usize::try_from(frames[2].stored).unwrap();
+            assert!(saved_bytes(&several[second..third]).unwrap() > 0);
             let last = usize::try_from(frames.last().unwrap().stored).unwrap();
             assert_eq!(saved_bytes(&several[last..]).unwrap() > 0, is_coded);
-            for stored in [one, several] {
+            for (stored, content) in [(one, &content[256..]), (several, &content)] {
                 let source = std::io::Cursor::new(stored);
                 let mut decoder =
                     super::super::frames_decoder(settings.codec, source, 1 << 20).unwrap();
